@@ -1,0 +1,276 @@
+"""The hot path of the threads pool: acquiring what is idle and releasing, with no hook overridden."""
+
+import threading
+from types import TracebackType
+from typing import Any, Callable, Dict, Generic, Hashable, Optional, Type, TypeVar
+
+from ..exceptions import ConnectionNotAcquiredError
+from .core import Core
+from .lock import ReentryError, monotonic
+from .record import RETURNING, Record
+from .waiters import Ticket
+
+__all__ = ('Lease', 'ThreadPool')
+
+EndpointT = TypeVar('EndpointT', bound=Hashable)
+ConnectionT = TypeVar('ConnectionT', bound=Hashable)
+AnswerT = TypeVar('AnswerT')
+
+
+class Lease(Generic[EndpointT, ConnectionT]):
+    """The context manager that :meth:`ThreadPool.connection` returns: holds one connection for its block."""
+
+    __slots__ = ('_pool', '_endpoint', '_timeout', '_record', '_loan')
+
+    def __init__(self, pool: 'ThreadPool[EndpointT, ConnectionT]', endpoint: EndpointT, timeout: Optional[float]):
+        self._pool = pool
+        self._endpoint = endpoint
+        self._timeout = timeout
+        self._record: Optional[Record] = None
+        #: tells this loan of the record from later ones
+        self._loan = 0
+
+    def __enter__(self) -> ConnectionT:
+        if self._record is not None:
+            raise RuntimeError('this context manager is in use already: call connection() once for each block')
+        record = self._pool._lend(self._endpoint, self._timeout)
+        self._record = record
+        self._loan = record.uses
+        conn: ConnectionT = record.conn
+        return conn
+
+    def __exit__(
+        self,
+        exc_type: Optional[Type[BaseException]],
+        exc: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        record, self._record = self._record, None
+        if record is None:
+            raise RuntimeError('this context manager has not been entered')
+        self._pool._return(record, self._loan, exc)
+
+
+class ThreadPool(Generic[EndpointT, ConnectionT]):
+    """What a threads pool does while nothing has to be waited for, and the steps of the rest that must not be torn apart
+    by a signal: from here on only the manager's own code can be interrupted (with the compiled core).
+
+    The facade adds ``_acquire``, ``_abandon``, ``_finish``, ``_collect`` and ``_log_failure``.
+    """
+
+    def _setup(
+        self,
+        core: Core,
+        manager: Any,
+        plain_acquire: bool,
+        plain_release: bool,
+        plain_failure: bool,
+        collects: bool,
+        dispose_timeout: Optional[float],
+    ) -> None:
+        """Prepare the pool.
+
+        :param core: its core
+        :param manager: its connection manager
+        :param plain_acquire: no hook of acquiring is overridden
+        :param plain_release: no hook of releasing is overridden
+        :param plain_failure: nor is the one asked when a block has failed
+        :param collects: a release is to dispose of what is due
+        :param dispose_timeout: seconds that the manager is given to dispose of a connection, ``None`` for no bound
+        """
+        self._core = core
+        self._manager = manager
+        self._plain_acquire = plain_acquire
+        self._plain_release = plain_release
+        self._plain_failure = plain_failure
+        self._collects = collects
+        self._dispose_timeout = dispose_timeout
+        #: thread identifier → hooks of this pool that the thread is in; a thread changes its own entry only
+        self._in_hooks: Dict[int, int] = {}
+
+    def connection(self, endpoint: EndpointT, timeout: Optional[float] = None) -> Lease[EndpointT, ConnectionT]:
+        """Hold a connection for a ``with`` block.
+
+        :param endpoint: the endpoint to be connected to
+        :param timeout: seconds to wait at the most (0: not at all), ``None`` for the pool's ``acquire_timeout``
+        :return: a context manager for one block; ``as`` gives the connection
+        :raises ConnectionPoolTimeoutError: on entering, if no connection could be had in time
+        :raises ConnectionPoolClosedError: on entering, if the pool is closed
+        """
+        return Lease(self, endpoint, timeout)
+
+    def acquire(self, endpoint: EndpointT, timeout: Optional[float] = None) -> ConnectionT:
+        """Acquire a connection; :meth:`release` gives it back.
+
+        :param endpoint: the endpoint to be connected to
+        :param timeout: seconds to wait at the most (0: not at all), ``None`` for the pool's ``acquire_timeout``
+        :return: the connection
+        :raises ConnectionPoolTimeoutError: if no connection could be had in time
+        :raises ConnectionPoolClosedError: if the pool is closed
+        """
+        conn: ConnectionT = self._lend(endpoint, timeout).conn
+        return conn
+
+    def release(self, conn: ConnectionT, endpoint: EndpointT) -> None:
+        """Give a connection back.
+
+        :param conn: the connection (this very object or, if that is not acquired, an equal one)
+        :param endpoint: its endpoint
+        :raises ConnectionNotAcquiredError: if the endpoint has not lent it, or not any more
+        """
+        try:
+            record = self._core.find(conn, endpoint)
+        except ReentryError:
+            self._core.mutex.defer(lambda: self.release(conn, endpoint))
+        else:
+            if record is None:
+                self._refuse(conn, endpoint)
+            else:
+                self._return(record, record.uses, None)
+
+    # -- of the facade
+
+    def _acquire(self, ticket: Ticket, endpoint: EndpointT, timeout: Optional[float]) -> None:
+        raise NotImplementedError
+
+    def _abandon(self, ticket: Ticket) -> None:
+        raise NotImplementedError
+
+    def _finish(self, record: Record, exc: Optional[BaseException]) -> None:
+        raise NotImplementedError
+
+    def _collect(self, now: float) -> None:
+        raise NotImplementedError
+
+    def _log_failure(self, record: Record, exc: Exception) -> None:
+        raise NotImplementedError
+
+    # -- acquiring and releasing
+
+    def _lend(self, endpoint: EndpointT, timeout: Optional[float]) -> Record:
+        holder = threading.get_ident()
+        if self._plain_acquire:
+            record = self._core.take(endpoint, monotonic(), holder)
+            if record is not None:
+                return record
+        ticket = Ticket(holder)
+        try:
+            self._acquire(ticket, endpoint, timeout)
+        except ReentryError:
+            raise
+        except BaseException:
+            self._abandon(ticket)
+            raise
+        if ticket.record is None:
+            raise RuntimeError('no connection was granted')
+        return ticket.record
+
+    def _return(self, record: Record, loan: int, exc: Optional[BaseException]) -> None:
+        try:
+            held = self._core.take_back(record, loan)
+        except ReentryError:
+            return self._core.mutex.defer(lambda: self._return(record, loan, exc))
+        if not held:
+            self._refuse(record.conn, record.endpoint.key if record.endpoint else None)
+        elif self._plain_release and (exc is None or self._plain_failure):
+            self._give_back(record)
+        else:
+            try:
+                self._finish(record, exc)
+            except BaseException:
+                if record.state == RETURNING:  # its state is unknown
+                    self._scrap(record, None)
+                raise
+
+    def _refuse(self, conn: Any, endpoint: Any) -> None:
+        if not self._core.forced:
+            raise ConnectionNotAcquiredError(
+                f'{conn!r} is not acquired from endpoint {endpoint!r}: it was given back before, or belongs elsewhere'
+            )
+
+    def _begin_close(self, again: Callable[[], object]) -> bool:
+        """Begin to close.
+
+        :param again: called later if it has to be put off because a finalizer closes the pool inside its own operation
+        :return: whether it was not put off
+        """
+        try:
+            self._core.close()
+        except ReentryError:
+            self._core.mutex.defer(again)
+            return False
+        return True
+
+    # -- steps that signals do not tear apart
+
+    def _call(self, hook: Callable[..., AnswerT], *args: Any, **kwargs: Any) -> AnswerT:
+        """Call a hook of the manager; a close from inside it does not wait for the slot that the hook is about."""
+        ident = threading.get_ident()
+        depth = self._in_hooks.get(ident, 0)
+        self._in_hooks[ident] = depth + 1
+        try:
+            return hook(*args, **kwargs)
+        finally:
+            if depth:
+                self._in_hooks[ident] = depth
+            else:
+                del self._in_hooks[ident]
+
+    def _connect(self, ticket: Ticket, endpoint: EndpointT, timeout: Optional[float]) -> bool:
+        """Create a connection in the slot that the ticket holds.
+
+        :return: whether the ticket holds it; if not, the pool was closed and the connection is disposed of
+        """
+        conn = self._call(self._manager.create, endpoint, timeout=timeout)
+        if self._core.fulfil(ticket, conn, monotonic()):
+            return True
+        assert ticket.record is not None
+        record, ticket.record = ticket.record, None
+        self._dispose(record, timeout, None)
+        return False
+
+    def _give_back(self, record: Record) -> None:
+        """End the release of a connection that is fit for others, and dispose of what is due."""
+        now = monotonic()
+        if not self._core.give_back(record, now):
+            self._dispose(record, None, None)
+        if self._collects and self._core.due(now):
+            self._collect(now)
+
+    def _scrap(self, record: Record, timeout: Optional[float]) -> None:
+        """Dispose of an acquired connection."""
+        self._core.discard(record)
+        self._dispose(record, timeout, None)
+
+    def _dispose_victim(self, ticket: Ticket, timeout: Optional[float]) -> bool:
+        """Dispose of a ticket's victim, if nobody has taken it over yet."""
+        record = ticket.take_victim()
+        return record is not None and self._dispose(record, timeout, ticket)
+
+    def _dispose_due(self, now: float, timeout: Optional[float]) -> bool:
+        """Dispose of one connection that is due, if there is one."""
+        record = self._core.next_due(now)
+        return record is not None and self._dispose(record, timeout, None)
+
+    def _dispose_idle(self, timeout: Optional[float]) -> bool:
+        """Dispose of one idle connection of a closed pool, if there is one."""
+        record = self._core.next_idle()
+        return record is not None and self._dispose(record, timeout, None)
+
+    def _dispose_lent(self, timeout: Optional[float]) -> bool:
+        """Dispose of one connection of a closed pool that is still acquired, if there is one."""
+        record = self._core.next_lent()
+        return record is not None and self._dispose(record, timeout, None)
+
+    def _dispose(self, record: Record, timeout: Optional[float], ticket: Optional[Ticket]) -> bool:
+        """Have the manager dispose of a doomed connection; whatever happens, its slot is free then. Returns True."""
+        assert record.endpoint is not None
+        if timeout is None or (self._dispose_timeout is not None and self._dispose_timeout < timeout):
+            timeout = self._dispose_timeout
+        try:
+            self._call(self._manager.dispose, record.endpoint.key, record.conn, timeout=timeout)
+        except Exception as exc:
+            self._log_failure(record, exc)
+        finally:
+            self._core.disposed(record, ticket)
+        return True

@@ -1,0 +1,126 @@
+"""Running a manager's coroutines: within a deadline, and known to be under way."""
+
+import asyncio
+import sys
+from contextvars import ContextVar
+from typing import Any, Awaitable, Callable, Coroutine, Optional, Tuple, TypeVar
+
+__all__ = ('DeadlinePassed', 'bounded', 'count_frames', 'let_finish', 'run_hook')
+
+ResultT = TypeVar('ResultT')
+
+#: passes of the event loop that a cancelled coroutine is given to end, before its caller goes on without it
+PATIENCE = 8
+
+
+class DeadlinePassed(Exception):
+    """The deadline passed before the coroutine had ended."""
+
+
+class _Frame:
+    """A hook of a pool that is under way in this context. Slots are in its hands."""
+
+    __slots__ = ('pool', 'active')
+
+    def __init__(self, pool: object):
+        self.pool = pool
+        self.active = True
+
+
+_frames: 'ContextVar[Tuple[_Frame, ...]]' = ContextVar('generic_connection_pool_hooks', default=())
+
+
+async def run_hook(pool: object, hook: Callable[..., Awaitable[ResultT]], *args: Any) -> ResultT:
+    """Await a hook of a pool's manager, so that :func:`count_frames` knows of it."""
+    frame = _Frame(pool)
+    outer = _frames.get()
+    _frames.set((*outer, frame))
+    try:
+        return await hook(*args)
+    finally:
+        frame.active = False
+        _frames.set(outer)
+
+
+def count_frames(pool: object) -> int:
+    """How many hooks of a pool the caller is in."""
+    return sum(frame.active and frame.pool is pool for frame in _frames.get())
+
+
+async def let_finish(tasks: 'Tuple[asyncio.Task[Any], ...]') -> None:
+    """Give tasks that are about to end the chance to do so before the caller goes on; they are not waited for."""
+    for _ in range(PATIENCE):
+        if all(task.done() for task in tasks):
+            return
+        await asyncio.sleep(0)
+
+
+async def in_child(
+    coro: Coroutine[Any, Any, ResultT],
+    timeout: float,
+    adopt: Callable[['asyncio.Task[ResultT]'], object],
+) -> ResultT:
+    """Run a coroutine as a task of its own; the caller goes on when the time is over or the caller is cancelled.
+
+    :param coro: the coroutine
+    :param timeout: seconds that it may take, 0 or more
+    :param adopt: called with the cancelled task when the caller goes on without it
+    :return: its result
+    :raises DeadlinePassed: if the time was over first
+    """
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(coro)
+    ended = loop.create_future()
+    task.add_done_callback(lambda _: _end(ended))
+    timer = loop.call_later(timeout, _end, ended)
+    try:
+        await ended
+    except GeneratorExit:  # the caller is being closed and may await nothing; its loop may be closed, too
+        if not loop.is_closed():
+            task.cancel()
+        adopt(task)
+        raise
+    except BaseException:
+        task.cancel()
+        adopt(task)
+        await let_finish((task,))
+        raise
+    finally:
+        timer.cancel()
+    if task.done():
+        return task.result()
+    task.cancel()
+    adopt(task)
+    await let_finish((task,))
+    raise DeadlinePassed
+
+
+def _end(future: 'asyncio.Future[None]') -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _ignore(task: 'asyncio.Task[Any]') -> None:
+    task.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+
+async def bounded(coro: Coroutine[Any, Any, ResultT], timeout: Optional[float]) -> ResultT:
+    """Await a coroutine for so long at the most.
+
+    :param coro: the coroutine
+    :param timeout: seconds, 0 or more, ``None`` for no bound
+    :return: its result
+    :raises DeadlinePassed: if the time was over first; the coroutine has been cancelled
+    """
+    if timeout is None:
+        return await coro
+    if sys.version_info < (3, 11):
+        return await in_child(coro, timeout, _ignore)
+    scope = asyncio.timeout(timeout)
+    try:
+        async with scope:
+            return await coro
+    except TimeoutError as exc:
+        if scope.expired() and isinstance(exc.__cause__, asyncio.CancelledError):
+            raise DeadlinePassed from None
+        raise

@@ -1,0 +1,460 @@
+"""The connection pool for asyncio."""
+
+import asyncio
+import inspect
+import logging
+import sys
+import warnings
+from typing import Any, Callable, Coroutine, Optional, Set, Tuple
+
+from .._core import (
+    CLOSED,
+    COLLECT,
+    CONNECTION,
+    DISPOSE,
+    DISPOSING,
+    HOOKS,
+    RETURNING,
+    SLOT,
+    WAITING,
+    AsyncPool,
+    Record,
+    Ticket,
+    monotonic,
+)
+from ..common import BaseConnectionPool, ConnectionT, EndpointT, check_timeout, is_overridden
+from ..exceptions import ConnectionPoolTimeoutError
+from .collector import start_collector
+from .hooks import DeadlinePassed, bounded, count_frames, in_child, let_finish, run_hook
+from .manager import BaseConnectionManager
+from .waiter import Waiter
+
+__all__ = ('ConnectionPool',)
+
+logger = logging.getLogger(__name__)
+
+#: seconds that ``close`` gives the connections which it disposes of when its timeout is over
+LAST_GRACE = 0.25
+
+if sys.version_info < (3, 11):
+
+    class PoolTimeoutError(ConnectionPoolTimeoutError, asyncio.TimeoutError):
+        """For those who expect asyncio's own TimeoutError, which is the built-in one only since Python 3.11."""
+
+else:
+    PoolTimeoutError = ConnectionPoolTimeoutError
+
+#: after these the state of a connection is unknown
+TIMEOUTS = (DeadlinePassed, TimeoutError, asyncio.TimeoutError)
+
+
+class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[EndpointT, ConnectionT]):
+    """A pool of connections to any number of endpoints, shared by the tasks of an event loop.
+
+    It may be constructed before the loop runs, and be used in another loop once the first one is closed.
+
+    :param connection_manager: opens, checks and closes connections
+    :param acquire_timeout: seconds that an acquire waits at the most unless it says otherwise, 0 or more; ``None`` (the
+        default) for no bound
+    :param background_collector: have a task (``gcp-collector``) dispose of what is due; without it (the default), each
+        release does
+    :param dispose_batch_size: connections that one release disposes of at the most; 0 (the default) for
+        ``int(log2(connections + 1)) + 1``
+    :param dispose_timeout: seconds that disposing of a connection may take, 0 or more; ``None`` (the default) for no
+        bound
+    :param idle_timeout: seconds after which an idle connection beyond ``min_idle`` is disposed of, 0 or more; default 60
+    :param max_lifetime: seconds after which any connection is disposed of, 0 or more; default 3600
+    :param min_idle: connections of an endpoint that ``idle_timeout`` does not concern, 0 or more; default 1
+    :param max_size: connections of one endpoint at the most, 1 or more; default 10
+    :param total_max_size: connections of all endpoints at the most, 1 or more; default 100
+    :raises ValueError: names the parameter, its value and what is allowed
+    """
+
+    def __init__(
+        self,
+        connection_manager: BaseConnectionManager[EndpointT, ConnectionT],
+        *,
+        acquire_timeout: Optional[float] = None,
+        background_collector: bool = False,
+        dispose_batch_size: int = 0,
+        dispose_timeout: Optional[float] = None,
+        idle_timeout: float = 60.0,
+        max_lifetime: float = 3600.0,
+        min_idle: int = 1,
+        max_size: int = 10,
+        total_max_size: int = 100,
+    ):
+        super().__init__(
+            acquire_timeout=acquire_timeout,
+            background_collector=background_collector,
+            dispose_batch_size=dispose_batch_size,
+            dispose_timeout=dispose_timeout,
+            idle_timeout=idle_timeout,
+            max_lifetime=max_lifetime,
+            min_idle=min_idle,
+            max_size=max_size,
+            total_max_size=total_max_size,
+        )
+        self._connection_manager = connection_manager
+        own = {name: is_overridden(connection_manager, BaseConnectionManager, name) for name in HOOK_NAMES}
+        self._checks_aliveness = own['check_aliveness']
+        self._checks_reuse = own['is_reusable']
+        self._setup(
+            self._core,
+            not (own['check_aliveness'] or own['on_acquire']),
+            not own['on_release'],
+            not own['is_reusable'],
+            not self._background_collector,
+        )
+        self._collector: Optional['asyncio.Task[None]'] = None
+        #: disposals under way, and cancelled creations that have not ended yet
+        self._background: Set['asyncio.Task[Any]'] = set()
+
+    def __del__(self) -> None:
+        core = getattr(self, '_core', None)  # the constructor may have failed
+        if core is not None and not core.closed:
+            warnings.warn(f'unclosed {self!r}', ResourceWarning, source=self, stacklevel=2)
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` has begun."""
+        return self._core.closed
+
+    async def get_endpoint_pool_size(self, endpoint: EndpointT, acquired: Optional[bool] = None) -> int:
+        """Count the connections of one endpoint.
+
+        :param endpoint: the endpoint; of an unknown one there are 0
+        :param acquired: ``True`` counts the acquired ones, ``False`` the idle ones, ``None`` (the default) all, those
+            being created or disposed of included
+        :return: the number of connections
+        """
+        return self._endpoint_size(endpoint, acquired)
+
+    async def close(self, timeout: Optional[float] = None) -> None:
+        """Close the pool: whoever waits for a connection is told, idle connections are disposed of, acquired ones when
+        they are released. Returns when all are. Closing again, also after a cancelled ``close``, is fine.
+
+        :param timeout: seconds to wait at the most, after which acquired connections are disposed of nevertheless;
+            ``None`` (the default) to wait as long as it takes
+        """
+        deadline = _deadline(check_timeout(timeout))
+        self._core.close()
+        self._dispose_all_idle()
+        if not await self._drain(deadline):
+            record = self._core.next_lent()
+            while record is not None:
+                self._dispose(record)
+                record = self._core.next_lent()
+            await self._drain(monotonic() + LAST_GRACE)
+
+    # -- acquiring
+
+    async def _acquire(self, endpoint: EndpointT, timeout: Optional[float]) -> Record:
+        """Do what the core says until there is a connection that is ready for use."""
+        started = monotonic()
+        timeout = self._acquire_timeout if timeout is None else check_timeout(timeout)
+        deadline = None if timeout is None else started + timeout
+        waiter = Waiter(self._enter_loop(), lambda: self._abandon(ticket))
+        ticket = Ticket(0, waiter.notify)
+        try:
+            await self._serve(ticket, waiter, endpoint, deadline, started)
+        except GeneratorExit:
+            self._abandon(ticket)
+            raise
+        except BaseException as exc:
+            await let_finish(self._abandon(ticket))
+            if isinstance(exc, DeadlinePassed):
+                raise PoolTimeoutError(self._describe(endpoint, monotonic() - started)) from None
+            raise
+        assert ticket.record is not None
+        return ticket.record
+
+    async def _serve(
+        self, ticket: Ticket, waiter: Waiter, endpoint: EndpointT, deadline: Optional[float], started: float
+    ) -> None:
+        self._core.request(ticket, endpoint, started)
+        while True:
+            state = ticket.state  # read first: a ticket that no longer waits gets no more victims
+            victim = ticket.take_victim()
+            if victim is not None:
+                self._dispose(victim)
+                self._core.rest(ticket)
+            if state == WAITING:
+                if not await waiter.wait(_remaining(deadline)) and self._core.withdraw(ticket):
+                    raise DeadlinePassed
+            elif state == SLOT:
+                await self._connect(ticket, endpoint, _remaining(deadline))
+                return await self._announce(ticket, endpoint, deadline)
+            elif state == CLOSED:
+                self._refuse_closed()
+            elif state == CONNECTION and await self._check(ticket, endpoint, deadline):
+                return await self._announce(ticket, endpoint, deadline)
+
+    async def _connect(self, ticket: Ticket, endpoint: EndpointT, timeout: Optional[float]) -> None:
+        """Create a connection in the slot that the ticket holds."""
+        creation = run_hook(self, self._connection_manager.create, endpoint)
+        if timeout is None:
+            conn = await creation
+        else:
+            conn = await in_child(creation, timeout, lambda task: self._adopt(ticket, task))
+        if not self._core.fulfil(ticket, conn, monotonic()):
+            assert ticket.record is not None
+            await self._settle_disposal(self._dispose(ticket.record), None)
+            self._refuse_closed()
+
+    def _adopt(self, ticket: Ticket, task: 'asyncio.Task[Any]') -> None:
+        """A creation goes on (to its end, it is cancelled) without its caller: it has the ticket's slot."""
+        orphan = Ticket(0, _nothing)
+        self._core.transfer(ticket, orphan)
+
+        def settle(task: 'asyncio.Task[Any]') -> None:
+            self._background.discard(task)
+            if task.cancelled() or task.exception() is not None:
+                self._core.fail(orphan)
+            else:  # too late for its caller
+                if self._core.fulfil(orphan, task.result(), monotonic()):
+                    assert orphan.record is not None
+                    self._core.discard(orphan.record)
+                assert orphan.record is not None
+                self._dispose(orphan.record)
+
+        self._background.add(task)
+        if task.get_loop().is_closed():
+            settle(task)
+        else:
+            task.add_done_callback(settle)
+
+    async def _check(self, ticket: Ticket, endpoint: EndpointT, deadline: Optional[float]) -> bool:
+        """Check the connection granted; if it is dead, ask for another one."""
+        if not self._checks_aliveness:
+            return True
+        manager = self._connection_manager
+        assert ticket.record is not None
+        conn = ticket.record.conn
+        if await self._guarded(ticket, run_hook(self, manager.check_aliveness, endpoint, conn), deadline):
+            return True
+        ticket.dirty = True
+        await bounded(run_hook(self, manager.on_connection_dead, endpoint, conn), _remaining(deadline))
+        self._core.replace(ticket, monotonic())
+        ticket.dirty = False
+        return False
+
+    async def _announce(self, ticket: Ticket, endpoint: EndpointT, deadline: Optional[float]) -> None:
+        """Tell the manager that a connection is about to be handed out."""
+        if not self._plain_acquire:
+            assert ticket.record is not None
+            hook = self._connection_manager.on_acquire
+            await self._guarded(ticket, run_hook(self, hook, endpoint, ticket.record.conn), deadline)
+            ticket.dirty = True  # from now on, going back idle would take an on_release
+
+    async def _guarded(self, ticket: Ticket, hook: Coroutine[Any, Any, Any], deadline: Optional[float]) -> Any:
+        """Await a hook with the connection granted. Unless it ends well or with an ordinary exception, it is unfit."""
+        ticket.dirty = True
+        try:
+            answer = await bounded(hook, _remaining(deadline))
+        except TIMEOUTS:
+            raise
+        except Exception:
+            ticket.dirty = False
+            raise
+        ticket.dirty = False
+        return answer
+
+    def _abandon(self, ticket: Ticket) -> 'Tuple[asyncio.Task[Any], ...]':
+        """The acquire failed: give back whatever the ticket holds. Returns the disposals that this takes."""
+        core = self._core
+        core.withdraw(ticket)
+        doomed = [ticket.take_victim()]
+        if ticket.state == SLOT:
+            core.fail(ticket)
+        elif ticket.state == CONNECTION:
+            record, ticket.record = ticket.record, None  # the caller may come here again, after a lost wake-up
+            if record is not None and ticket.dirty:
+                core.discard(record)
+                doomed.append(record)
+            elif record is not None and not core.give_back(record, monotonic()):
+                doomed.append(record)
+        disposals = [self._dispose(record) for record in doomed if record is not None]
+        return tuple(task for task in disposals if task is not None)
+
+    def _enter_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the running loop, to which the pool belongs from now on."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None and not self._loop.is_closed():
+                raise RuntimeError('the pool is in use by another event loop, which has not been closed')
+            self._loop = loop
+            self._dispose_all_idle()  # they belong to the loop that has ended
+        if self._background_collector and not self.closed:
+            if self._collector is None or self._collector.get_loop() is not loop:
+                self._collector = start_collector(self, loop)
+        return loop
+
+    # -- releasing and disposing
+
+    async def _finish(self, record: Record, exc: Optional[BaseException], todo: int) -> None:
+        """Do what a release has left to be done."""
+        if todo == HOOKS:
+            try:
+                todo = await self._ask_hooks(record, exc)
+            except BaseException:
+                if record.state == RETURNING:  # its state is unknown
+                    self._core.discard(record)
+                    self._dispose(record)
+                raise
+        if todo == DISPOSE:
+            await self._settle_disposal(self._dispose(record), exc)
+        if todo in (DISPOSE, COLLECT) and self._collects:
+            now = monotonic()
+            for _ in range(self._due_batch()):
+                due = self._core.next_due(now)
+                if due is None:
+                    break
+                await self._settle_disposal(self._dispose(due), exc)
+
+    async def _ask_hooks(self, record: Record, exc: Optional[BaseException]) -> int:
+        """Ask the hooks about a connection whose release has begun, and end it. Returns what is left to be done."""
+        manager = self._connection_manager
+        assert record.endpoint is not None
+        endpoint = record.endpoint.key
+        if exc is not None and self._checks_reuse:
+            reusable: Any = manager.is_reusable(endpoint, record.conn, exc)
+            if inspect.isawaitable(reusable):
+                reusable = await reusable
+            if not reusable:
+                self._core.discard(record)
+                return DISPOSE
+        if not self._plain_release:
+            if isinstance(exc, GeneratorExit):  # nothing can be awaited, so its state stays unknown
+                self._core.discard(record)
+                return DISPOSE
+            try:
+                await run_hook(self, manager.on_release, endpoint, record.conn)
+            except TIMEOUTS:
+                raise
+            except Exception:
+                if self._give_back(record) == DISPOSE:
+                    self._dispose(record)
+                raise
+        return self._give_back(record)
+
+    def _return_later(self, record: Record, loan: int, exc: Optional[BaseException]) -> None:
+        todo = self._return(record, loan, exc)
+        if todo == HOOKS:
+            self._core.discard(record)
+        if todo in (HOOKS, DISPOSE):
+            self._dispose(record)
+
+    def _dispose(self, record: Record) -> 'asyncio.Task[None]':
+        """Have the manager dispose of a doomed connection, whatever becomes of the caller. Returns the task, if any."""
+        assert record.endpoint is not None
+        task = self._spawn(self._dispose_of(record))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    def _dispose(self, record: Record) -> 'Optional[asyncio.Task[None]]':
+        """Have the manager dispose of a doomed connection, whatever becomes of the caller. Returns the task, if any."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._dispose_without_loop(record)
+            return None
+        task = loop.create_task(self._dispose_of(record))
+
+        def end(_: 'asyncio.Task[None]') -> None:
+            self._background.discard(task)
+            self._count_out(record)
+
+        self._background.add(task)
+        task.add_done_callback(end)
+        return task
+
+    async def _dispose_of(self, record: Record) -> None:
+        assert record.endpoint is not None
+        endpoint = record.endpoint.key
+        try:
+            await bounded(
+                run_hook(self, self._connection_manager.dispose, endpoint, record.conn), self._dispose_timeout
+            )
+        except Exception as exc:
+            logger.error('disposing of a connection to %r failed', endpoint, exc_info=exc)
+        finally:
+            self._count_out(record)
+
+    def _count_out(self, record: Record) -> None:
+        if record.state == DISPOSING:
+            self._core.disposed(record)
+
+    def _dispose_without_loop(self, record: Record) -> None:
+        """Dispose of a connection where no loop runs: from the garbage collector, or after the end of the loop.
+
+        A loop that merely runs elsewhere does it; otherwise the manager's coroutine is run as far as it gets.
+        """
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._dispose, record)
+            return
+        disposal = self._dispose_of(record)
+        try:
+            disposal.send(None)
+        except StopIteration:
+            pass
+        finally:
+            disposal.close()
+
+    async def _settle_disposal(self, disposal: 'Optional[asyncio.Task[None]]', exc: Optional[BaseException]) -> None:
+        """Wait for a disposal, which goes on if the caller is cancelled; a closed coroutine may not wait."""
+        if disposal is not None and not isinstance(exc, GeneratorExit):
+            await asyncio.shield(disposal)
+
+    def _dispose_all_idle(self) -> None:
+        record = self._core.next_idle()
+        while record is not None:
+            self._dispose(record)
+            record = self._core.next_idle()
+
+    def _dispose_all_due(self, ticket: Ticket) -> Optional[float]:
+        """For the collector: dispose of all that is due.
+
+        :param ticket: woken as soon as something is due earlier than it seems now
+        :return: seconds until the next connection may be due, ``None`` if none is idle
+        """
+        now = monotonic()
+        record = self._core.next_due(now)
+        while record is not None:
+            self._dispose(record)
+            record = self._core.next_due(now)
+        due = self._core.set_alarm(ticket)
+        return None if due is None else max(due - now, 0.0)
+
+    async def _drain(self, deadline: Optional[float]) -> bool:
+        """Wait until all slots are free, but for those whose hook the caller is in."""
+        waiter = Waiter(asyncio.get_running_loop())
+        ticket = Ticket(0, waiter.notify)
+        excused = count_frames(self)
+        if self._core.join(ticket, excused):
+            return True
+        try:
+            while not self._core.drained:
+                if not await waiter.wait(_remaining(deadline)):
+                    return self._core.drained
+            return True
+        finally:
+            self._core.leave(ticket, excused)
+
+
+#: the hooks of a manager that cost nothing unless they are overridden
+HOOK_NAMES = ('check_aliveness', 'on_acquire', 'on_release', 'is_reusable')
+
+
+def _nothing() -> None:
+    """An orphan's ticket is never waited for."""
+
+
+def _deadline(timeout: Optional[float]) -> Optional[float]:
+    return None if timeout is None else monotonic() + timeout
+
+
+def _remaining(deadline: Optional[float]) -> Optional[float]:
+    return None if deadline is None else max(deadline - monotonic(), 0.0)

@@ -1,0 +1,83 @@
+"""What a threads pool asks of its user: how to open, check and close one connection."""
+
+import abc
+from typing import Generic, Optional
+
+from ..common import ConnectionT, EndpointT
+
+__all__ = ('BaseConnectionManager',)
+
+
+class BaseConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
+    """Opens, checks and closes the connections of a threads pool.
+
+    Every method runs outside the pool's locks, may be called by several threads at once (for different connections)
+    and may call back into the pool.
+    """
+
+    @abc.abstractmethod
+    def create(self, endpoint: EndpointT, timeout: Optional[float] = None) -> ConnectionT:
+        """Open a connection.
+
+        :param endpoint: the endpoint to connect to
+        :param timeout: seconds left of the caller's deadline (0 or more), ``None`` for no bound
+        :return: the open connection
+        :raises Exception: whatever went wrong; it reaches the caller of ``acquire`` and no slot is lost
+        """
+
+    @abc.abstractmethod
+    def dispose(self, endpoint: EndpointT, conn: ConnectionT, timeout: Optional[float] = None) -> None:
+        """Close a connection. Called exactly once for every connection that :meth:`create` returned.
+
+        :param endpoint: the endpoint of the connection
+        :param conn: the connection, possibly a dead one
+        :param timeout: seconds that closing may take (0 or more), ``None`` for no bound
+        :raises Exception: logged by the pool, which forgets the connection all the same
+        """
+
+    def check_aliveness(self, endpoint: EndpointT, conn: ConnectionT, timeout: Optional[float] = None) -> bool:
+        """Tell whether an idle connection can still be used. Asked on acquire; the default says yes.
+
+        :param endpoint: the endpoint of the connection
+        :param conn: the connection
+        :param timeout: seconds that the check may take (0 or more), ``None`` for no bound
+        :return: ``False`` to have the connection reported to :meth:`on_connection_dead` and replaced
+        :raises Exception: reaches the caller of ``acquire``; the connection goes back idle
+        """
+        return True
+
+    def on_acquire(self, endpoint: EndpointT, conn: ConnectionT) -> None:
+        """Called when a connection is about to be handed out. Does nothing by default.
+
+        :param endpoint: the endpoint of the connection
+        :param conn: the connection
+        :raises Exception: reaches the caller of ``acquire``; the connection goes back idle without :meth:`on_release`
+        """
+
+    def on_release(self, endpoint: EndpointT, conn: ConnectionT) -> None:
+        """Called when a connection is given back and is to be kept. Does nothing by default.
+
+        :param endpoint: the endpoint of the connection
+        :param conn: the connection
+        :raises Exception: reaches the caller of ``release``; the connection goes back idle
+        """
+
+    def on_connection_dead(self, endpoint: EndpointT, conn: ConnectionT) -> None:
+        """Called when :meth:`check_aliveness` found a connection dead, before it is disposed of.
+
+        :param endpoint: the endpoint of the connection
+        :param conn: the dead connection
+        :raises Exception: reaches the caller of ``acquire``; the connection is disposed of
+        """
+
+    def is_reusable(self, endpoint: EndpointT, conn: ConnectionT, exc: BaseException) -> bool:
+        """Tell whether a connection is fit for the next user although its present one failed.
+
+        Asked when the body of ``with pool.connection(...)`` raised. It must not block.
+
+        :param endpoint: the endpoint of the connection
+        :param conn: the connection
+        :param exc: what the body raised
+        :return: ``False`` to have the connection disposed of instead of kept; the default says ``True``
+        """
+        return True

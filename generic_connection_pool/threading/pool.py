@@ -1,0 +1,298 @@
+"""The connection pool for threads."""
+
+import logging
+import threading
+import warnings
+from typing import Any, Optional
+
+from .._core import CLOSED, CONNECTION, SLOT, WAITING, Record, ThreadPool, Ticket, monotonic
+from ..common import BaseConnectionPool, ConnectionT, EndpointT, check_timeout, is_overridden
+from ..exceptions import ConnectionPoolTimeoutError
+from .collector import start_collector
+from .manager import BaseConnectionManager
+from .workers import Workers
+
+__all__ = ('ConnectionPool',)
+
+logger = logging.getLogger(__name__)
+
+#: seconds that ``close`` gives the connections which it disposes of when its timeout is over
+LAST_GRACE = 0.25
+#: threads that dispose of connections side by side when a pool is closed within a timeout
+CLOSING_WORKERS = 32
+
+
+class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[EndpointT, ConnectionT]):
+    """A pool of connections to any number of endpoints, shared by threads.
+
+    :param connection_manager: opens, checks and closes connections
+    :param acquire_timeout: seconds that an acquire waits at the most unless it says otherwise, 0 or more; ``None`` (the
+        default) for no bound
+    :param background_collector: have a daemon thread (``gcp-collector``) dispose of what is due; without it (the
+        default), each release does
+    :param dispose_batch_size: connections that one release disposes of at the most; 0 (the default) for
+        ``int(log2(connections + 1)) + 1``
+    :param dispose_timeout: seconds that the manager is given to dispose of a connection, 0 or more; ``None`` (the
+        default) for no bound
+    :param idle_timeout: seconds after which an idle connection beyond ``min_idle`` is disposed of, 0 or more; default 60
+    :param max_lifetime: seconds after which any connection is disposed of, 0 or more; default 3600
+    :param min_idle: connections of an endpoint that ``idle_timeout`` does not concern, 0 or more; default 1
+    :param max_size: connections of one endpoint at the most, 1 or more; default 10
+    :param total_max_size: connections of all endpoints at the most, 1 or more; default 100
+    :raises ValueError: names the parameter, its value and what is allowed
+    """
+
+    def __init__(
+        self,
+        connection_manager: BaseConnectionManager[EndpointT, ConnectionT],
+        *,
+        acquire_timeout: Optional[float] = None,
+        background_collector: bool = False,
+        dispose_batch_size: int = 0,
+        dispose_timeout: Optional[float] = None,
+        idle_timeout: float = 60.0,
+        max_lifetime: float = 3600.0,
+        min_idle: int = 1,
+        max_size: int = 10,
+        total_max_size: int = 100,
+    ):
+        super().__init__(
+            acquire_timeout=acquire_timeout,
+            background_collector=background_collector,
+            dispose_batch_size=dispose_batch_size,
+            dispose_timeout=dispose_timeout,
+            idle_timeout=idle_timeout,
+            max_lifetime=max_lifetime,
+            min_idle=min_idle,
+            max_size=max_size,
+            total_max_size=total_max_size,
+        )
+        self._connection_manager = connection_manager
+        own = {name: is_overridden(connection_manager, BaseConnectionManager, name) for name in HOOKS}
+        self._checks_aliveness = own['check_aliveness']
+        self._checks_reuse = own['is_reusable']
+        self._setup(
+            self._core,
+            connection_manager,
+            not (own['check_aliveness'] or own['on_acquire']),
+            not own['on_release'],
+            not own['is_reusable'],
+            not self._background_collector,
+            self._dispose_timeout,
+        )
+        self._workers = Workers('gcp-disposer')
+        if self._background_collector:
+            start_collector(self)
+
+    def __del__(self) -> None:
+        core = getattr(self, '_core', None)  # the constructor may have failed
+        if core is not None and not core.closed:
+            warnings.warn(f'unclosed {self!r}', ResourceWarning, source=self, stacklevel=2)
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` has begun."""
+        return self._core.closed
+
+    def get_endpoint_pool_size(self, endpoint: EndpointT, acquired: Optional[bool] = None) -> int:
+        """Count the connections of one endpoint.
+
+        :param endpoint: the endpoint; of an unknown one there are 0
+        :param acquired: ``True`` counts the acquired ones, ``False`` the idle ones, ``None`` (the default) all, those
+            being created or disposed of included
+        :return: the number of connections
+        """
+        return self._endpoint_size(endpoint, acquired)
+
+    def close(self, timeout: Optional[float] = None) -> None:
+        """Close the pool: whoever waits for a connection is told, idle connections are disposed of, acquired ones when
+        they are released. Returns when all are. Closing again, also after an interrupted ``close``, is fine.
+
+        :param timeout: seconds to wait at the most, after which acquired connections are disposed of nevertheless;
+            ``None`` (the default) to wait as long as it takes
+        """
+        deadline = _deadline(check_timeout(timeout))
+        if not self._begin_close(lambda: self.close(timeout)):
+            return
+        self._dispose_many(self._dispose_idle, self._core.total, deadline)
+        if not self._drain(deadline):
+            self._dispose_many(self._dispose_lent, self._core.total, deadline)
+            self._drain(monotonic() + LAST_GRACE)
+
+    # -- acquiring
+
+    def _acquire(self, ticket: Ticket, endpoint: EndpointT, timeout: Optional[float]) -> None:
+        """Do what the core says until the ticket holds a connection that is ready for use."""
+        started = monotonic()
+        timeout = self._acquire_timeout if timeout is None else check_timeout(timeout)
+        deadline = None if timeout is None else started + timeout
+        self._core.request(ticket, endpoint, started)
+        while True:
+            state = ticket.state  # read first: a ticket that no longer waits gets no more victims
+            if ticket.victim is not None:
+                self._see_to_victim(ticket, deadline)
+            if state == WAITING:
+                if not ticket.wait(_remaining(deadline)) and self._core.withdraw(ticket):
+                    raise ConnectionPoolTimeoutError(self._tell_timeout(endpoint, monotonic() - started))
+            elif state == SLOT:
+                if not self._connect(ticket, endpoint, _remaining(deadline)):
+                    self._refuse_closed()
+                return self._announce(ticket, endpoint)
+            elif state == CLOSED:
+                self._refuse_closed()
+            elif state == CONNECTION and self._check(ticket, endpoint, deadline):
+                return self._announce(ticket, endpoint)
+
+    def _see_to_victim(self, ticket: Ticket, deadline: Optional[float]) -> None:
+        """Have the ticket's victim disposed of: here, unless that might take longer than the caller can wait."""
+        if deadline is None:
+            self._dispose_victim(ticket, None)
+        else:
+            timeout = _remaining(deadline)
+            self._workers.submit(lambda: self._dispose_victim(ticket, timeout))
+            self._core.rest(ticket)
+
+    def _check(self, ticket: Ticket, endpoint: EndpointT, deadline: Optional[float]) -> bool:
+        """Check the connection granted; if it is dead, ask for another one."""
+        record = ticket.record
+        assert record is not None
+        if not self._checks_aliveness:
+            return True
+        manager = self._connection_manager
+        if self._guarded(ticket, manager.check_aliveness, endpoint, record.conn, _remaining(deadline)):
+            return True
+        ticket.dirty = True
+        self._call(manager.on_connection_dead, endpoint, record.conn)
+        self._core.replace(ticket, monotonic())
+        ticket.dirty = False
+        return False
+
+    def _announce(self, ticket: Ticket, endpoint: EndpointT) -> None:
+        """Tell the manager that a connection is about to be handed out."""
+        if not self._plain_acquire:
+            assert ticket.record is not None
+            self._guarded(ticket, self._connection_manager.on_acquire, endpoint, ticket.record.conn)
+            ticket.dirty = True  # from now on, going back idle would take an on_release
+
+    def _guarded(self, ticket: Ticket, hook: Any, *args: Any) -> Any:
+        """Call a hook with the connection granted. Unless it ends well or with an ordinary exception, it is unfit."""
+        ticket.dirty = True
+        try:
+            answer = self._call(hook, *args)
+        except TimeoutError:
+            raise
+        except Exception:
+            ticket.dirty = False
+            raise
+        ticket.dirty = False
+        return answer
+
+    def _abandon(self, ticket: Ticket) -> None:
+        """The acquire failed: give back whatever the ticket holds."""
+        core = self._core
+        core.withdraw(ticket)
+        try:
+            if ticket.state == SLOT:
+                core.fail(ticket)
+            elif ticket.state == CONNECTION:
+                record = ticket.record
+                assert record is not None
+                if ticket.dirty:
+                    self._scrap(record, None)
+                else:
+                    self._give_back(record)
+        finally:
+            if ticket.victim is not None:
+                self._workers.submit(lambda: self._dispose_victim(ticket, None))
+
+    def _tell_timeout(self, endpoint: EndpointT, waited: float) -> str:
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        holders = [names.get(ident, f'thread {ident}') for ident in self._core.holders(endpoint)]
+        text = self._describe(endpoint, waited)
+        if holders:
+            text += f'; acquired by {", ".join(holders)}'
+            own = holders.count(threading.current_thread().name)
+            if own:
+                text += f' ({own} by this very thread: it may be waiting for itself)'
+        return text
+
+    # -- releasing and disposing
+
+    def _finish(self, record: Record, exc: Optional[BaseException]) -> None:
+        """Ask the hooks about a connection whose release has begun, and end it."""
+        manager = self._connection_manager
+        assert record.endpoint is not None
+        endpoint = record.endpoint.key
+        if exc is not None and self._checks_reuse:
+            if not self._call(manager.is_reusable, endpoint, record.conn, exc):
+                return self._scrap(record, None)
+        if not self._plain_release:
+            try:
+                self._call(manager.on_release, endpoint, record.conn)
+            except TimeoutError:
+                raise
+            except Exception:
+                self._give_back(record)
+                raise
+        self._give_back(record)
+
+    def _collect(self, now: float) -> None:
+        """Dispose of some of what is due."""
+        for _ in range(self._due_batch()):
+            if not self._dispose_due(now, None):
+                return
+
+    def _dispose_all_due(self, ticket: Ticket) -> Optional[float]:
+        """For the collector: dispose of all that is due.
+
+        :param ticket: woken as soon as something is due earlier than it seems now
+        :return: seconds until the next connection may be due, ``None`` if none is idle
+        """
+        while self._dispose_due(monotonic(), None):
+            pass
+        due = self._core.set_alarm(ticket)
+        return None if due is None else max(due - monotonic(), 0.0)
+
+    def _dispose_many(self, dispose_one: Any, count: int, deadline: Optional[float]) -> None:
+        """Dispose of connections until none is left: here, unless that might take longer than the caller can wait."""
+        if deadline is None:
+            while dispose_one(None):
+                pass
+            return
+
+        def work() -> None:
+            while dispose_one(max(deadline - monotonic(), 0.0)):
+                pass
+
+        for _ in range(min(count, CLOSING_WORKERS)):
+            self._workers.submit(work)
+
+    def _drain(self, deadline: Optional[float]) -> bool:
+        """Wait until all slots are free, but for those whose hook this thread is in."""
+        ticket = Ticket(0)
+        excused = self._in_hooks.get(threading.get_ident(), 0)
+        if self._core.join(ticket, excused):
+            return True
+        try:
+            while not self._core.drained:
+                if not ticket.wait(_remaining(deadline)):
+                    return self._core.drained
+            return True
+        finally:
+            self._core.leave(ticket, excused)
+
+    def _log_failure(self, record: Record, exc: Exception) -> None:
+        endpoint = record.endpoint.key if record.endpoint else None
+        logger.error('disposing of a connection to %r failed', endpoint, exc_info=exc)
+
+
+#: the hooks of a manager that cost nothing unless they are overridden
+HOOKS = ('check_aliveness', 'on_acquire', 'on_release', 'is_reusable')
+
+
+def _deadline(timeout: Optional[float]) -> Optional[float]:
+    return None if timeout is None else monotonic() + timeout
+
+
+def _remaining(deadline: Optional[float]) -> Optional[float]:
+    return None if deadline is None else max(deadline - monotonic(), 0.0)
