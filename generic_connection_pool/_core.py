@@ -20,6 +20,8 @@ __all__ = (
     'HOOKS',
     'RETURNING',
     'Record',
+    'ReentryError',
+    'ReentryError',
     'SLOT',
     'ThreadPool',
     'Ticket',
@@ -41,7 +43,7 @@ def _use_compiled() -> bool:
 if TYPE_CHECKING or not _use_compiled():
     from ._pycore.async_pool import COLLECT, DISPOSE, HOOKS, AsyncPool
     from ._pycore.core import Core
-    from ._pycore.lock import monotonic
+    from ._pycore.lock import ReentryError, monotonic
     from ._pycore.record import DISPOSING, RETURNING, Record
     from ._pycore.thread_pool import ThreadPool
     from ._pycore.waiters import CLOSED, CONNECTION, SLOT, WAITING, Ticket
@@ -52,7 +54,7 @@ else:
     try:
         from _cpool.async_pool import COLLECT, DISPOSE, HOOKS, AsyncPool
         from _cpool.core import Core
-        from _cpool.lock import monotonic
+        from _cpool.lock import ReentryError, monotonic
         from _cpool.record import DISPOSING, RETURNING, Record
         from _cpool.thread_pool import ThreadPool
         from _cpool.waiters import CLOSED, CONNECTION, SLOT, WAITING, Ticket

@@ -151,7 +151,7 @@ class AsyncPool(Generic[EndpointT, ConnectionT]):
             core.mutex.defer(lambda: self._return_later(record, loan, exc))
             return DONE
         if not held:
-            self._refuse(record.conn, record.endpoint.key if record.endpoint else None)
+            self._refuse(record.conn, record.key)
             return DONE
         if not self._plain_release or (exc is not None and not self._plain_failure):
             return HOOKS

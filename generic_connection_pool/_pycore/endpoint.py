@@ -3,7 +3,7 @@
 from typing import Dict, Hashable, Iterator, Optional, Tuple
 
 from .deque import IdleDeque, RecordList
-from .waiters import WaitQueue
+from .waiters import Ring, WaitQueue
 
 __all__ = ('Endpoint', 'EndpointTable')
 
@@ -13,7 +13,7 @@ class Endpoint:
 
     __slots__ = (
         'key', 'hash', 'idle', 'lent', 'reserved', 'evicting', 'own_evicting', 'waiters', 'removed',
-        'blocked', 'bypassed', 'blocked_prev', 'blocked_next',
+        'ring', 'bypassed', 'ring_prev', 'ring_next',
     )  # fmt: skip
 
     def __init__(self, key: Hashable, key_hash: int):
@@ -31,12 +31,12 @@ class Endpoint:
         self.waiters = WaitQueue()
         #: no longer in the table
         self.removed = False
-        #: in the ring of endpoints that only the total limit blocks
-        self.blocked = False
-        #: hand-offs to others since it got into the ring or to its head
+        #: the ring that it is in because the total limit blocks its waiters
+        self.ring: Optional[Ring] = None
+        #: hand-offs to others while it was the head of its ring
         self.bypassed = 0
-        self.blocked_prev: Optional[Endpoint] = None
-        self.blocked_next: Optional[Endpoint] = None
+        self.ring_prev: Optional[Endpoint] = None
+        self.ring_next: Optional[Endpoint] = None
 
     @property
     def count(self) -> int:

@@ -24,7 +24,7 @@ def check_invariants(core: 'Core') -> None:
     assert core.total <= core.total_max_size, f'total {core.total} exceeds {core.total_max_size}'
     assert lent == len(core._lent), f'{len(core._lent)} records in the table of lent ones, {lent} are lent'
     _check_heap(core, idle)
-    _check_ring(core)
+    _check_rings(core)
 
 
 def _check_endpoint(core: 'Core', endpoint: 'Endpoint') -> None:
@@ -46,6 +46,7 @@ def _check_endpoint(core: 'Core', endpoint: 'Endpoint') -> None:
     ticket, off_duty = endpoint.waiters.head, None
     while ticket is not None:
         assert ticket.state == WAITING and ticket.endpoint is endpoint, f'{name}: a ticket in the queue does not wait'
+        assert ticket.on_duty or ticket.victim is None, f'{name}: a ticket off duty has a victim'
         if not ticket.on_duty and off_duty is None:
             off_duty = ticket
         tickets += 1
@@ -54,10 +55,13 @@ def _check_endpoint(core: 'Core', endpoint: 'Endpoint') -> None:
     assert endpoint.waiters.off_duty is off_duty, f'{name}: off_duty is not the first ticket off duty'
     if core.closed:
         assert not tickets, f'{name}: somebody waits though the pool is closed'
+    ring = None
     if endpoint.waiters.count and endpoint.count < core.max_size:
         assert core.total == core.total_max_size, f'{name}: somebody waits though a slot is free'
-        needs = core._needs(endpoint)
-        assert endpoint.blocked == (needs > 0 and off_duty is not None), f'{name}: blocked={endpoint.blocked}, {needs=}'
+        ring = core._needy if off_duty is not None and core._needs(endpoint) > 0 else core._covered
+    elif endpoint.waiters.count and off_duty is not None and core._needs(endpoint) > 0:
+        ring = core._needy
+    assert endpoint.ring is ring, f'{name} is in the wrong ring'
 
 
 def _check_heap(core: 'Core', idle: int) -> None:
@@ -73,13 +77,14 @@ def _check_heap(core: 'Core', idle: int) -> None:
     assert idle == 0, f'{idle} idle connections have no entry in the heap'
 
 
-def _check_ring(core: 'Core') -> None:
-    endpoint = core._ring.head
-    members = 0
-    while endpoint is not None:
-        assert endpoint.blocked and not endpoint.removed, f'endpoint {endpoint.key!r} is in the ring by mistake'
-        members += 1
-        endpoint = endpoint.blocked_next
-    assert members == sum(other.blocked for other in core._endpoints), 'an endpoint says wrongly that it is in the ring'
-    if members and not core.closed:
+def _check_rings(core: 'Core') -> None:
+    for ring in (core._needy, core._covered):
+        endpoint = ring.head
+        members = 0
+        while endpoint is not None:
+            assert endpoint.ring is ring and not endpoint.removed, f'endpoint {endpoint.key!r} is in a ring by mistake'
+            members += 1
+            endpoint = endpoint.ring_next
+        assert members == sum(other.ring is ring for other in core._endpoints), 'a member of a ring cannot be reached'
+    if core._needy.head is not None:
         assert not any(len(other.idle) for other in core._endpoints), 'an endpoint is blocked though one is idle'

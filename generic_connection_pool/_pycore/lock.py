@@ -87,12 +87,11 @@ def critical(method: CallableT) -> CallableT:
                 )
             try:
                 mutex.busy = True
-                answer = method(self, *args)
+                return method(self, *args)
             finally:
                 mutex.busy = False
-        if mutex.deferred:
-            mutex.run_deferred()
-        return answer
+                if mutex.deferred:
+                    mutex.run_deferred()
 
     return cast(CallableT, operation)
 

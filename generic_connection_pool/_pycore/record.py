@@ -1,6 +1,6 @@
 """One pooled connection, as the core sees it."""
 
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Hashable, Optional
 
 if TYPE_CHECKING:
     from .core import Endpoint
@@ -28,12 +28,14 @@ class Record:
     """
 
     __slots__ = (
-        'conn', 'endpoint', 'state', 'prev', 'next', 'chain', 'created', 'expires', 'deadline', 'sequence',
-        'heap_index', 'uses', 'holder', 'beneficiary',
+        'conn', 'key', 'endpoint', 'state', 'prev', 'next', 'chain', 'created', 'expires', 'deadline', 'sequence',
+        'heap_index', 'uses', 'holder', 'beneficiary', 'claimed',
     )  # fmt: skip
 
-    def __init__(self, conn: Any, created: float, expires: float):
+    def __init__(self, conn: Any, key: Hashable, created: float, expires: float):
         self.conn = conn
+        #: the key of its endpoint
+        self.key = key
         self.endpoint: Optional['Endpoint'] = None
         self.state = GONE
         #: neighbours in the list of the endpoint that it is in
@@ -56,6 +58,13 @@ class Record:
         self.holder = 0
         #: the endpoint whose waiters get the slot once it is disposed of
         self.beneficiary: Optional['Endpoint'] = None
+        #: somebody has taken it upon himself to dispose of it
+        self.claimed = False
+
+    def claim(self) -> bool:
+        """Take it upon oneself to dispose of the connection; ``False`` if somebody else has."""
+        claimed, self.claimed = self.claimed, True
+        return not claimed
 
     def __repr__(self) -> str:
         state = ('idle', 'idle extra', 'lent', 'returning', 'disposing', 'gone')[self.state]

@@ -1,6 +1,6 @@
 """Where an acquired connection's record is found by the connection object itself: by identity, whatever it defines."""
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from .record import Record
 
@@ -52,3 +52,7 @@ class LentTable:
             found.append(record)
             record = record.chain
         return found
+
+    def any(self) -> Optional[Record]:
+        """Some record, ``None`` if the table is empty."""
+        return next(reversed(self._buckets.values()), None)

@@ -1,20 +1,20 @@
 """The hot path of the threads pool: acquiring what is idle and releasing, with no hook overridden."""
 
+import functools
 import threading
 from types import TracebackType
-from typing import Any, Callable, Dict, Generic, Hashable, Optional, Type, TypeVar
+from typing import Any, Callable, Dict, Generic, Hashable, List, Optional, Type, TypeVar, Union
 
 from ..exceptions import ConnectionNotAcquiredError
 from .core import Core
 from .lock import ReentryError, monotonic
-from .record import RETURNING, Record
-from .waiters import Ticket
+from .record import DISPOSING, RETURNING, Record
+from .waiters import CONNECTION, SLOT, Ticket
 
 __all__ = ('Lease', 'ThreadPool')
 
 EndpointT = TypeVar('EndpointT', bound=Hashable)
 ConnectionT = TypeVar('ConnectionT', bound=Hashable)
-AnswerT = TypeVar('AnswerT')
 
 
 class Lease(Generic[EndpointT, ConnectionT]):
@@ -67,6 +67,7 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
         plain_failure: bool,
         collects: bool,
         dispose_timeout: Optional[float],
+        workers: Any,
     ) -> None:
         """Prepare the pool.
 
@@ -77,6 +78,7 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
         :param plain_failure: nor is the one asked when a block has failed
         :param collects: a release is to dispose of what is due
         :param dispose_timeout: seconds that the manager is given to dispose of a connection, ``None`` for no bound
+        :param workers: threads that dispose of connections for callers with a deadline
         """
         self._core = core
         self._manager = manager
@@ -85,8 +87,9 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
         self._plain_failure = plain_failure
         self._collects = collects
         self._dispose_timeout = dispose_timeout
-        #: thread identifier → hooks of this pool that the thread is in; a thread changes its own entry only
-        self._in_hooks: Dict[int, int] = {}
+        self._workers = workers
+        #: thread identifier → what the thread is about; a thread changes its own entry only
+        self._in_flight: Dict[int, List[Union[Ticket, Record]]] = {}
 
     def connection(self, endpoint: EndpointT, timeout: Optional[float] = None) -> Lease[EndpointT, ConnectionT]:
         """Hold a connection for a ``with`` block.
@@ -139,7 +142,7 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
     def _finish(self, record: Record, exc: Optional[BaseException]) -> None:
         raise NotImplementedError
 
-    def _collect(self, now: float) -> None:
+    def _collect(self, now: float, already: int) -> None:
         raise NotImplementedError
 
     def _log_failure(self, record: Record, exc: Exception) -> None:
@@ -154,6 +157,7 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
             if record is not None:
                 return record
         ticket = Ticket(holder)
+        self._begin(ticket)
         try:
             self._acquire(ticket, endpoint, timeout)
         except ReentryError:
@@ -161,6 +165,8 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
         except BaseException:
             self._abandon(ticket)
             raise
+        finally:
+            self._end()
         if ticket.record is None:
             raise RuntimeError('no connection was granted')
         return ticket.record
@@ -171,16 +177,19 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
         except ReentryError:
             return self._core.mutex.defer(lambda: self._return(record, loan, exc))
         if not held:
-            self._refuse(record.conn, record.endpoint.key if record.endpoint else None)
+            self._refuse(record.conn, record.key)
         elif self._plain_release and (exc is None or self._plain_failure):
             self._give_back(record)
         else:
+            self._begin(record)
             try:
                 self._finish(record, exc)
             except BaseException:
-                if record.state == RETURNING:  # its state is unknown
+                if record.state == RETURNING and record.uses == loan:  # its state is unknown
                     self._scrap(record, None)
                 raise
+            finally:
+                self._end()
 
     def _refuse(self, conn: Any, endpoint: Any) -> None:
         if not self._core.forced:
@@ -197,50 +206,73 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
         try:
             self._core.close()
         except ReentryError:
-            self._core.mutex.defer(again)
+            # a worker does it: this thread may have a slot in its hands, for which closing would wait
+            self._core.mutex.defer(lambda: self._workers.submit(again))
             return False
         return True
 
     # -- steps that signals do not tear apart
 
-    def _call(self, hook: Callable[..., AnswerT], *args: Any, **kwargs: Any) -> AnswerT:
-        """Call a hook of the manager; a close from inside it does not wait for the slot that the hook is about."""
+    def _begin(self, matter: Union[Ticket, Record]) -> None:
+        """From now on the calling thread has a slot in its hands, which nobody must wait for who waits in that thread."""
+        self._in_flight.setdefault(threading.get_ident(), []).append(matter)
+
+    def _end(self) -> None:
+        """The last matter begun is over."""
         ident = threading.get_ident()
-        depth = self._in_hooks.get(ident, 0)
-        self._in_hooks[ident] = depth + 1
-        try:
-            return hook(*args, **kwargs)
-        finally:
-            if depth:
-                self._in_hooks[ident] = depth
+        matters = self._in_flight[ident]
+        matters.pop()
+        if not matters:
+            del self._in_flight[ident]
+
+    def _slots_in_hand(self) -> int:
+        """How many slots the calling thread's unfinished operations hold."""
+        count = 0
+        for matter in self._in_flight.get(threading.get_ident(), ()):
+            if isinstance(matter, Ticket):
+                count += (matter.state in (SLOT, CONNECTION)) + (matter.victim is not None)
             else:
-                del self._in_hooks[ident]
+                count += matter.state in (RETURNING, DISPOSING)
+        return count
 
     def _connect(self, ticket: Ticket, endpoint: EndpointT, timeout: Optional[float]) -> bool:
         """Create a connection in the slot that the ticket holds.
 
         :return: whether the ticket holds it; if not, the pool was closed and the connection is disposed of
         """
-        conn = self._call(self._manager.create, endpoint, timeout=timeout)
+        conn = self._manager.create(endpoint, timeout=timeout)
         if self._core.fulfil(ticket, conn, monotonic()):
             return True
-        assert ticket.record is not None
         record, ticket.record = ticket.record, None
+        assert record is not None
         self._dispose(record, timeout, None)
         return False
 
     def _give_back(self, record: Record) -> None:
         """End the release of a connection that is fit for others, and dispose of what is due."""
         now = monotonic()
-        if not self._core.give_back(record, now):
+        kept = self._core.give_back(record, now)
+        if not kept:
             self._dispose(record, None, None)
         if self._collects and self._core.due(now):
-            self._collect(now)
+            self._collect(now, 0 if kept else 1)
 
     def _scrap(self, record: Record, timeout: Optional[float]) -> None:
         """Dispose of an acquired connection."""
-        self._core.discard(record)
-        self._dispose(record, timeout, None)
+        if self._core.discard(record):
+            self._dispose(record, timeout, None)
+
+    def _dispose_elsewhere(self, ticket: Ticket, timeout: Optional[float]) -> None:
+        """Have a worker dispose of a ticket's victim, if it has one."""
+        record = ticket.take_victim()
+        if record is None:
+            return
+        try:
+            self._workers.submit(functools.partial(self._dispose, record, timeout, None))
+        except BaseException:
+            self._dispose(record, timeout, None)
+            raise
+        self._core.rest(ticket)
 
     def _dispose_victim(self, ticket: Ticket, timeout: Optional[float]) -> bool:
         """Dispose of a ticket's victim, if nobody has taken it over yet."""
@@ -264,13 +296,16 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
 
     def _dispose(self, record: Record, timeout: Optional[float], ticket: Optional[Ticket]) -> bool:
         """Have the manager dispose of a doomed connection; whatever happens, its slot is free then. Returns True."""
-        assert record.endpoint is not None
+        if not record.claim():
+            return True
         if timeout is None or (self._dispose_timeout is not None and self._dispose_timeout < timeout):
             timeout = self._dispose_timeout
+        self._begin(record)
         try:
-            self._call(self._manager.dispose, record.endpoint.key, record.conn, timeout=timeout)
+            self._manager.dispose(record.key, record.conn, timeout=timeout)
         except Exception as exc:
             self._log_failure(record, exc)
         finally:
             self._core.disposed(record, ticket)
+            self._end()
         return True

@@ -1,4 +1,4 @@
-"""Who waits: tickets, their queue at each endpoint, and the ring of endpoints that the total limit blocks."""
+"""Who waits: tickets, their queue at each endpoint, and the rings of endpoints that the total limit blocks."""
 
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
@@ -8,7 +8,7 @@ from .record import Record
 if TYPE_CHECKING:
     from .core import Endpoint
 
-__all__ = ('CLOSED', 'CONNECTION', 'NOTHING', 'SLOT', 'WAITING', 'BlockedRing', 'Ticket', 'WaitQueue')
+__all__ = ('CLOSED', 'CONNECTION', 'NOTHING', 'SLOT', 'WAITING', 'Ring', 'Ticket', 'WaitQueue')
 
 #: the ticket holds nothing and waits for nothing
 NOTHING = 0
@@ -49,7 +49,7 @@ class Ticket:
         self.victim: Optional[Record] = None
         #: its owner disposes of a victim, or was told to
         self.on_duty = False
-        #: place in the queue; the smaller, the sooner
+        #: when it arrived, counted in requests to the pool: its place in the queue
         self.order = 0
         self.prev: Optional[Ticket] = None
         self.next: Optional[Ticket] = None
@@ -82,7 +82,7 @@ class Ticket:
 class WaitQueue:
     """The tickets that wait at one endpoint, first come, first served. Unlinking is O(1)."""
 
-    __slots__ = ('head', 'tail', 'count', 'off_duty', 'first_order', 'last_order')
+    __slots__ = ('head', 'tail', 'count', 'off_duty')
 
     def __init__(self) -> None:
         self.head: Optional[Ticket] = None
@@ -90,30 +90,28 @@ class WaitQueue:
         self.count = 0
         #: the first ticket that is not on duty: the next to be told to dispose of a victim
         self.off_duty: Optional[Ticket] = None
-        self.first_order = 0
-        self.last_order = 0
 
     def __len__(self) -> int:
         return self.count
 
-    def push(self, ticket: Ticket, front: bool) -> None:
-        """Enqueue a ticket, behind all others or (one that had been served before) in front of them."""
-        if self.head is None or self.tail is None:
-            ticket.prev = ticket.next = None
-            self.head = self.tail = ticket
-            ticket.order = self.first_order = self.last_order = 0
-        elif front:
-            ticket.prev, ticket.next = None, self.head
-            self.head.prev = ticket
+    def push(self, ticket: Ticket) -> None:
+        """Enqueue a ticket by its order: behind all others, unless it had been served before (in vain)."""
+        before = self.tail
+        if before is not None and ticket.order < before.order:
+            before = self.head  # all that had been served before are at the front
+            while before is not None and before.order < ticket.order:
+                before = before.next
+            before = before.prev if before is not None else self.tail
+        ticket.prev = before
+        ticket.next = self.head if before is None else before.next
+        if before is None:
             self.head = ticket
-            self.first_order -= 1
-            ticket.order = self.first_order
         else:
-            ticket.prev, ticket.next = self.tail, None
-            self.tail.next = ticket
+            before.next = ticket
+        if ticket.next is None:
             self.tail = ticket
-            self.last_order += 1
-            ticket.order = self.last_order
+        else:
+            ticket.next.prev = ticket
         self.count += 1
         if not ticket.on_duty:
             self.come_off_duty(ticket)
@@ -153,8 +151,8 @@ class WaitQueue:
         self.off_duty = ticket
 
 
-class BlockedRing:
-    """The endpoints whose waiters only the total limit keeps from a connection of their own; served in turn."""
+class Ring:
+    """Endpoints that are served in turn."""
 
     __slots__ = ('head', 'tail')
 
@@ -163,27 +161,26 @@ class BlockedRing:
         self.tail: Optional['Endpoint'] = None
 
     def append(self, endpoint: 'Endpoint') -> None:
-        """Put an endpoint that is not in the ring behind all others."""
-        endpoint.blocked = True
+        """Put an endpoint that is in no ring behind all others."""
+        endpoint.ring = self
         endpoint.bypassed = 0
-        endpoint.blocked_prev = self.tail
-        endpoint.blocked_next = None
+        endpoint.ring_prev = self.tail
+        endpoint.ring_next = None
         if self.tail is None:
             self.head = endpoint
         else:
-            self.tail.blocked_next = endpoint
+            self.tail.ring_next = endpoint
         self.tail = endpoint
 
     def remove(self, endpoint: 'Endpoint') -> None:
-        """Take an endpoint out of the ring."""
-        before, after = endpoint.blocked_prev, endpoint.blocked_next
+        """Take out an endpoint that is in this ring."""
+        before, after = endpoint.ring_prev, endpoint.ring_next
         if before is None:
             self.head = after
         else:
-            before.blocked_next = after
+            before.ring_next = after
         if after is None:
             self.tail = before
         else:
-            after.blocked_prev = before
-        endpoint.blocked = False
-        endpoint.blocked_prev = endpoint.blocked_next = None
+            after.ring_prev = before
+        endpoint.ring = endpoint.ring_prev = endpoint.ring_next = None

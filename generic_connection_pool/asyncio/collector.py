@@ -1,6 +1,7 @@
 """The task that disposes of what is due, so that no user has to."""
 
 import asyncio
+import contextvars
 import logging
 import weakref
 from typing import TYPE_CHECKING, Any, Optional
@@ -26,7 +27,8 @@ def start_collector(pool: 'ConnectionPool[Any, Any]', loop: asyncio.AbstractEven
     waiter = Waiter(loop)
     ticket = Ticket(0, waiter.notify)
     pool_ref = weakref.ref(pool, lambda _: waiter.notify())
-    return loop.create_task(_collect(pool_ref, ticket, waiter), name=NAME)
+    # in a context of its own: it outlives its starter's, and whatever that holds
+    return contextvars.Context().run(lambda: loop.create_task(_collect(pool_ref, ticket, waiter), name=NAME))
 
 
 async def _collect(pool_ref: 'weakref.ref[ConnectionPool[Any, Any]]', ticket: Ticket, waiter: Waiter) -> None:

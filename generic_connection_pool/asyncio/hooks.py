@@ -18,13 +18,13 @@ class DeadlinePassed(Exception):
 
 
 class _Frame:
-    """A hook of a pool that is under way in this context. Slots are in its hands."""
+    """A hook that is under way in this context. A slot is in its hands."""
 
-    __slots__ = ('pool', 'active')
+    __slots__ = ('pool',)
 
     def __init__(self, pool: object):
-        self.pool = pool
-        self.active = True
+        #: whose hook it is; nobody's any more when it has ended, which tasks that it started and left do not notice
+        self.pool: Optional[object] = pool
 
 
 _frames: 'ContextVar[Tuple[_Frame, ...]]' = ContextVar('generic_connection_pool_hooks', default=())
@@ -34,17 +34,19 @@ async def run_hook(pool: object, hook: Callable[..., Awaitable[ResultT]], *args:
     """Await a hook of a pool's manager, so that :func:`count_frames` knows of it."""
     frame = _Frame(pool)
     outer = _frames.get()
-    _frames.set((*outer, frame))
+    frames = (*outer, frame)
+    _frames.set(frames)
     try:
         return await hook(*args)
     finally:
-        frame.active = False
-        _frames.set(outer)
+        frame.pool = None
+        if _frames.get() is frames:  # the garbage collector closes a coroutine in whatever context it runs
+            _frames.set(outer)
 
 
 def count_frames(pool: object) -> int:
     """How many hooks of a pool the caller is in."""
-    return sum(frame.active and frame.pool is pool for frame in _frames.get())
+    return sum(frame.pool is pool for frame in _frames.get())
 
 
 async def let_finish(tasks: 'Tuple[asyncio.Task[Any], ...]') -> None:
@@ -120,7 +122,7 @@ async def bounded(coro: Coroutine[Any, Any, ResultT], timeout: Optional[float]) 
     try:
         async with scope:
             return await coro
-    except TimeoutError as exc:
-        if scope.expired() and isinstance(exc.__cause__, asyncio.CancelledError):
-            raise DeadlinePassed from None
+    except Exception as exc:
+        if scope.expired():  # whatever the cancelled coroutine has made of it
+            raise DeadlinePassed from exc
         raise

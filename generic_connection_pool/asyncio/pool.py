@@ -1,11 +1,14 @@
 """The connection pool for asyncio."""
 
 import asyncio
+import collections
 import inspect
 import logging
 import sys
+import threading
 import warnings
-from typing import Any, Callable, Coroutine, Optional, Set, Tuple
+from asyncio import _get_running_loop
+from typing import Any, Callable, Coroutine, Deque, Optional, Set, Tuple
 
 from .._core import (
     CLOSED,
@@ -19,11 +22,13 @@ from .._core import (
     WAITING,
     AsyncPool,
     Record,
+    ReentryError,
     Ticket,
     monotonic,
 )
 from ..common import BaseConnectionPool, ConnectionT, EndpointT, check_timeout, is_overridden
 from ..exceptions import ConnectionPoolTimeoutError
+from .background import Background
 from .collector import start_collector
 from .hooks import DeadlinePassed, bounded, count_frames, in_child, let_finish, run_hook
 from .manager import BaseConnectionManager
@@ -108,7 +113,12 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
         )
         self._collector: Optional['asyncio.Task[None]'] = None
         #: disposals under way, and cancelled creations that have not ended yet
-        self._background: Set['asyncio.Task[Any]'] = set()
+        self._background = Background()
+        #: connections that the manager is yet to be told to dispose of
+        self._doomed: Set[Record] = set()
+        #: tickets that were woken too late, and who sees to them
+        self._lost: Deque[Ticket] = collections.deque()
+        self._losing = threading.Lock()
 
     def __del__(self) -> None:
         core = getattr(self, '_core', None)  # the constructor may have failed
@@ -139,6 +149,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
         """
         deadline = _deadline(check_timeout(timeout))
         self._core.close()
+        self._settle_in(asyncio.get_running_loop())
         self._dispose_all_idle()
         if not await self._drain(deadline):
             record = self._core.next_lent()
@@ -154,12 +165,14 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
         started = monotonic()
         timeout = self._acquire_timeout if timeout is None else check_timeout(timeout)
         deadline = None if timeout is None else started + timeout
-        waiter = Waiter(self._enter_loop(), lambda: self._abandon(ticket))
+        waiter = Waiter(self._enter_loop(), lambda: self._lose(ticket))
         ticket = Ticket(0, waiter.notify)
         try:
             await self._serve(ticket, waiter, endpoint, deadline, started)
+            if self.closed:  # it may have been disposed of already
+                self._refuse_closed()
         except GeneratorExit:
-            self._abandon(ticket)
+            self._surely(lambda: self._abandon(ticket))
             raise
         except BaseException as exc:
             await let_finish(self._abandon(ticket))
@@ -196,10 +209,10 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
         if timeout is None:
             conn = await creation
         else:
-            conn = await in_child(creation, timeout, lambda task: self._adopt(ticket, task))
+            conn = await in_child(creation, timeout, lambda task: self._surely(lambda: self._adopt(ticket, task)))
         if not self._core.fulfil(ticket, conn, monotonic()):
             assert ticket.record is not None
-            await self._settle_disposal(self._dispose(ticket.record), None)
+            self._dispose(ticket.record)
             self._refuse_closed()
 
     def _adopt(self, ticket: Ticket, task: 'asyncio.Task[Any]') -> None:
@@ -208,8 +221,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
         self._core.transfer(ticket, orphan)
 
         def settle(task: 'asyncio.Task[Any]') -> None:
-            self._background.discard(task)
-            if task.cancelled() or task.exception() is not None:
+            if not task.done() or task.cancelled() or task.exception() is not None:
                 self._core.fail(orphan)
             else:  # too late for its caller
                 if self._core.fulfil(orphan, task.result(), monotonic()):
@@ -218,11 +230,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
                 assert orphan.record is not None
                 self._dispose(orphan.record)
 
-        self._background.add(task)
-        if task.get_loop().is_closed():
-            settle(task)
-        else:
-            task.add_done_callback(settle)
+        self._background.add(task, settle)
 
     async def _check(self, ticket: Ticket, endpoint: EndpointT, deadline: Optional[float]) -> bool:
         """Check the connection granted; if it is dead, ask for another one."""
@@ -235,6 +243,8 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
             return True
         ticket.dirty = True
         await bounded(run_hook(self, manager.on_connection_dead, endpoint, conn), _remaining(deadline))
+        if self.closed:  # it may have been disposed of already
+            self._refuse_closed()
         self._core.replace(ticket, monotonic())
         ticket.dirty = False
         return False
@@ -270,25 +280,56 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
         elif ticket.state == CONNECTION:
             record, ticket.record = ticket.record, None  # the caller may come here again, after a lost wake-up
             if record is not None and ticket.dirty:
-                core.discard(record)
-                doomed.append(record)
+                if core.discard(record):
+                    doomed.append(record)
             elif record is not None and not core.give_back(record, monotonic()):
                 doomed.append(record)
         disposals = [self._dispose(record) for record in doomed if record is not None]
         return tuple(task for task in disposals if task is not None)
 
+    def _lose(self, ticket: Ticket) -> None:
+        """A ticket was woken whose owner will never run again, because its loop is closed: pass on what it was granted.
+
+        That may wake the next one of that kind, and so on for thousands: by iteration, not by recursion.
+        """
+        self._lost.append(ticket)
+        while self._lost and self._losing.acquire(blocking=False):
+            try:
+                while self._lost:
+                    self._abandon(self._lost.popleft())
+            finally:
+                self._losing.release()
+
+    def _surely(self, step: Callable[[], object]) -> None:
+        """Take a step of cleaning up. If the garbage collector, which closes coroutines whenever it likes, wants it in
+        the middle of an operation of the core, it is taken after that.
+        """
+        try:
+            step()
+        except ReentryError:
+            self._core.mutex.defer(step)
+
     def _enter_loop(self) -> asyncio.AbstractEventLoop:
         """Return the running loop, to which the pool belongs from now on."""
         loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            if self._loop is not None and not self._loop.is_closed():
-                raise RuntimeError('the pool is in use by another event loop, which has not been closed')
-            self._loop = loop
-            self._dispose_all_idle()  # they belong to the loop that has ended
+        if not self._settle_in(loop):
+            raise RuntimeError('the pool is in use by another event loop, which has not been closed')
         if self._background_collector and not self.closed:
-            if self._collector is None or self._collector.get_loop() is not loop:
+            if self._collector is None or self._collector.done() or self._collector.get_loop() is not loop:
                 self._collector = start_collector(self, loop)
         return loop
+
+    def _settle_in(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Make the pool that of the running loop, unless another one has it that is not closed."""
+        if self._loop is not loop:
+            if self._loop is not None and not self._loop.is_closed():
+                return False
+            self._loop = loop
+            self._background.bury()
+            for record in list(self._doomed):
+                self._dispose(record)
+            self._dispose_all_idle()  # they belong to the loop that has ended
+        return True
 
     # -- releasing and disposing
 
@@ -299,14 +340,13 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
                 todo = await self._ask_hooks(record, exc)
             except BaseException:
                 if record.state == RETURNING:  # its state is unknown
-                    self._core.discard(record)
-                    self._dispose(record)
+                    self._surely(lambda: self._scrap(record))
                 raise
         if todo == DISPOSE:
             await self._settle_disposal(self._dispose(record), exc)
         if todo in (DISPOSE, COLLECT) and self._collects:
             now = monotonic()
-            for _ in range(self._due_batch()):
+            for _ in range(self._due_batch() - (todo == DISPOSE)):
                 due = self._core.next_due(now)
                 if due is None:
                     break
@@ -315,12 +355,11 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
     async def _ask_hooks(self, record: Record, exc: Optional[BaseException]) -> int:
         """Ask the hooks about a connection whose release has begun, and end it. Returns what is left to be done."""
         manager = self._connection_manager
-        assert record.endpoint is not None
-        endpoint = record.endpoint.key
+        endpoint: Any = record.key
         if exc is not None and self._checks_reuse:
             reusable: Any = manager.is_reusable(endpoint, record.conn, exc)
             if inspect.isawaitable(reusable):
-                reusable = await reusable
+                reusable = not isinstance(exc, GeneratorExit) and await reusable
             if not reusable:
                 self._core.discard(record)
                 return DISPOSE
@@ -341,67 +380,56 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
     def _return_later(self, record: Record, loan: int, exc: Optional[BaseException]) -> None:
         todo = self._return(record, loan, exc)
         if todo == HOOKS:
-            self._core.discard(record)
-        if todo in (HOOKS, DISPOSE):
+            self._scrap(record)
+        elif todo == DISPOSE:
             self._dispose(record)
 
-    def _dispose(self, record: Record) -> 'asyncio.Task[None]':
-        """Have the manager dispose of a doomed connection, whatever becomes of the caller. Returns the task, if any."""
-        assert record.endpoint is not None
-        task = self._spawn(self._dispose_of(record))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        return task
+    def _scrap(self, record: Record) -> None:
+        """Dispose of a connection whose release has begun."""
+        self._core.discard(record)
+        self._dispose(record)
 
     def _dispose(self, record: Record) -> 'Optional[asyncio.Task[None]]':
         """Have the manager dispose of a doomed connection, whatever becomes of the caller. Returns the task, if any."""
+        self._doomed.add(record)
+        running, own = _get_running_loop(), self._loop
+        if running is not None and (running is own or own is None or not own.is_running()):
+            task = running.create_task(self._dispose_of(record, self._dispose_timeout))
+            self._background.add(task, lambda task: self._end_disposal(record, task))
+            return task
+        if own is not None and not own.is_closed():  # it runs in another thread, or will run again
+            own.call_soon_threadsafe(self._dispose, record)
+        else:
+            self._dispose_by_hand(record)
+        return None
+
+    async def _dispose_of(self, record: Record, timeout: Optional[float]) -> None:
+        if not record.claim():  # what a closed loop has left undone is taken up by another one
+            return
+        self._doomed.discard(record)
+        endpoint = record.key
         try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self._dispose_without_loop(record)
-            return None
-        task = loop.create_task(self._dispose_of(record))
-
-        def end(_: 'asyncio.Task[None]') -> None:
-            self._background.discard(task)
-            self._count_out(record)
-
-        self._background.add(task)
-        task.add_done_callback(end)
-        return task
-
-    async def _dispose_of(self, record: Record) -> None:
-        assert record.endpoint is not None
-        endpoint = record.endpoint.key
-        try:
-            await bounded(
-                run_hook(self, self._connection_manager.dispose, endpoint, record.conn), self._dispose_timeout
-            )
+            await bounded(run_hook(self, self._connection_manager.dispose, endpoint, record.conn), timeout)
         except Exception as exc:
             logger.error('disposing of a connection to %r failed', endpoint, exc_info=exc)
         finally:
-            self._count_out(record)
+            self._surely(lambda: self._core.disposed(record))
 
-    def _count_out(self, record: Record) -> None:
-        if record.state == DISPOSING:
-            self._core.disposed(record)
-
-    def _dispose_without_loop(self, record: Record) -> None:
-        """Dispose of a connection where no loop runs: from the garbage collector, or after the end of the loop.
-
-        A loop that merely runs elsewhere does it; otherwise the manager's coroutine is run as far as it gets.
-        """
-        loop = self._loop
-        if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._dispose, record)
-            return
-        disposal = self._dispose_of(record)
+    def _dispose_by_hand(self, record: Record) -> None:
+        """Dispose of a connection where no loop runs nor ever will: the manager's coroutine runs as far as it gets."""
+        disposal = self._dispose_of(record, None)
         try:
             disposal.send(None)
+            disposal.close()
         except StopIteration:
             pass
-        finally:
-            disposal.close()
+        except RuntimeError as exc:  # it awaits something although it is being closed
+            logger.error('disposing of a connection after the end of its event loop failed', exc_info=exc)
+
+    def _end_disposal(self, record: Record, task: 'asyncio.Task[None]') -> None:
+        """The task of a disposal has ended. Perhaps it was cancelled before it had begun."""
+        if task.done() and record in self._doomed:
+            self._dispose(record)
 
     async def _settle_disposal(self, disposal: 'Optional[asyncio.Task[None]]', exc: Optional[BaseException]) -> None:
         """Wait for a disposal, which goes on if the caller is cancelled; a closed coroutine may not wait."""
@@ -441,7 +469,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
                     return self._core.drained
             return True
         finally:
-            self._core.leave(ticket, excused)
+            self._surely(lambda: self._core.leave(ticket, excused))
 
 
 #: the hooks of a manager that cost nothing unless they are overridden

@@ -56,6 +56,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
         max_size: int = 10,
         total_max_size: int = 100,
     ):
+        own = {name: is_overridden(connection_manager, BaseConnectionManager, name) for name in HOOKS}
         super().__init__(
             acquire_timeout=acquire_timeout,
             background_collector=background_collector,
@@ -68,7 +69,6 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
             total_max_size=total_max_size,
         )
         self._connection_manager = connection_manager
-        own = {name: is_overridden(connection_manager, BaseConnectionManager, name) for name in HOOKS}
         self._checks_aliveness = own['check_aliveness']
         self._checks_reuse = own['is_reusable']
         self._setup(
@@ -79,8 +79,8 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
             not own['is_reusable'],
             not self._background_collector,
             self._dispose_timeout,
+            Workers('gcp-disposer'),
         )
-        self._workers = Workers('gcp-disposer')
         if self._background_collector:
             start_collector(self)
 
@@ -148,9 +148,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
         if deadline is None:
             self._dispose_victim(ticket, None)
         else:
-            timeout = _remaining(deadline)
-            self._workers.submit(lambda: self._dispose_victim(ticket, timeout))
-            self._core.rest(ticket)
+            self._dispose_elsewhere(ticket, _remaining(deadline))
 
     def _check(self, ticket: Ticket, endpoint: EndpointT, deadline: Optional[float]) -> bool:
         """Check the connection granted; if it is dead, ask for another one."""
@@ -162,7 +160,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
         if self._guarded(ticket, manager.check_aliveness, endpoint, record.conn, _remaining(deadline)):
             return True
         ticket.dirty = True
-        self._call(manager.on_connection_dead, endpoint, record.conn)
+        manager.on_connection_dead(endpoint, record.conn)
         self._core.replace(ticket, monotonic())
         ticket.dirty = False
         return False
@@ -173,12 +171,14 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
             assert ticket.record is not None
             self._guarded(ticket, self._connection_manager.on_acquire, endpoint, ticket.record.conn)
             ticket.dirty = True  # from now on, going back idle would take an on_release
+        if self._core.closed:  # nobody is served after that
+            self._refuse_closed()
 
     def _guarded(self, ticket: Ticket, hook: Any, *args: Any) -> Any:
         """Call a hook with the connection granted. Unless it ends well or with an ordinary exception, it is unfit."""
         ticket.dirty = True
         try:
-            answer = self._call(hook, *args)
+            answer = hook(*args)
         except TimeoutError:
             raise
         except Exception:
@@ -202,16 +202,15 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
                 else:
                     self._give_back(record)
         finally:
-            if ticket.victim is not None:
-                self._workers.submit(lambda: self._dispose_victim(ticket, None))
+            self._dispose_elsewhere(ticket, None)
 
     def _tell_timeout(self, endpoint: EndpointT, waited: float) -> str:
         names = {thread.ident: thread.name for thread in threading.enumerate()}
-        holders = [names.get(ident, f'thread {ident}') for ident in self._core.holders(endpoint)]
+        holders = self._core.holders(endpoint)
         text = self._describe(endpoint, waited)
         if holders:
-            text += f'; acquired by {", ".join(holders)}'
-            own = holders.count(threading.current_thread().name)
+            text += f'; acquired by {", ".join(names.get(ident, f"thread {ident}") for ident in holders)}'
+            own = holders.count(threading.get_ident())
             if own:
                 text += f' ({own} by this very thread: it may be waiting for itself)'
         return text
@@ -221,14 +220,13 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
     def _finish(self, record: Record, exc: Optional[BaseException]) -> None:
         """Ask the hooks about a connection whose release has begun, and end it."""
         manager = self._connection_manager
-        assert record.endpoint is not None
-        endpoint = record.endpoint.key
+        endpoint = record.key
         if exc is not None and self._checks_reuse:
-            if not self._call(manager.is_reusable, endpoint, record.conn, exc):
+            if not manager.is_reusable(endpoint, record.conn, exc):
                 return self._scrap(record, None)
         if not self._plain_release:
             try:
-                self._call(manager.on_release, endpoint, record.conn)
+                manager.on_release(endpoint, record.conn)
             except TimeoutError:
                 raise
             except Exception:
@@ -236,9 +234,9 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
                 raise
         self._give_back(record)
 
-    def _collect(self, now: float) -> None:
-        """Dispose of some of what is due."""
-        for _ in range(self._due_batch()):
+    def _collect(self, now: float, already: int) -> None:
+        """Dispose of some of what is due; the release has disposed of ``already`` connections."""
+        for _ in range(self._due_batch() - already):
             if not self._dispose_due(now, None):
                 return
 
@@ -251,6 +249,8 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
         while self._dispose_due(monotonic(), None):
             pass
         due = self._core.set_alarm(ticket)
+        if self._core.closed:  # maybe before the alarm was set
+            return 0.0
         return None if due is None else max(due - monotonic(), 0.0)
 
     def _dispose_many(self, dispose_one: Any, count: int, deadline: Optional[float]) -> None:
@@ -268,9 +268,9 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
             self._workers.submit(work)
 
     def _drain(self, deadline: Optional[float]) -> bool:
-        """Wait until all slots are free, but for those whose hook this thread is in."""
+        """Wait until all slots are free, but for those in the hands of this thread itself."""
         ticket = Ticket(0)
-        excused = self._in_hooks.get(threading.get_ident(), 0)
+        excused = self._slots_in_hand()
         if self._core.join(ticket, excused):
             return True
         try:
@@ -282,8 +282,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
             self._core.leave(ticket, excused)
 
     def _log_failure(self, record: Record, exc: Exception) -> None:
-        endpoint = record.endpoint.key if record.endpoint else None
-        logger.error('disposing of a connection to %r failed', endpoint, exc_info=exc)
+        logger.error('disposing of a connection to %r failed', record.key, exc_info=exc)
 
 
 #: the hooks of a manager that cost nothing unless they are overridden

@@ -5,6 +5,8 @@ import logging
 import threading
 from typing import Callable, Deque
 
+from .._core import Ticket
+
 __all__ = ('Workers',)
 
 logger = logging.getLogger(__name__)
@@ -20,50 +22,67 @@ class Workers:
 
     The threads are daemons, because a job may hang for ever, and end when they have been idle for a second.
 
+    There is no lock: a finalizer that runs within :meth:`submit` may submit a job of its own. Each change is one call of
+    a deque's method, which is atomic, and whoever might have missed another's change looks again after its own.
+
     :param name: how the threads are named
     """
 
     def __init__(self, name: str):
         self._name = name
-        #: guards the three below
-        self._changed = threading.Condition(threading.Lock())
+        #: jobs that no thread has begun yet
         self._jobs: Deque[Callable[[], object]] = collections.deque()
-        self._idle = 0
-        self._crew = 0
+        #: where the idle threads sleep; whoever takes one out wakes its thread
+        self._beds: Deque[Ticket] = collections.deque()
+        #: one entry for each thread that may still be started
+        self._vacancies: Deque[None] = collections.deque([None] * LARGEST_CREW)
 
     def submit(self, job: Callable[[], object]) -> None:
         """Have a job run soon; where no thread can be started, here and now."""
-        with self._changed:
-            if self._idle < len(self._jobs) + 1 and self._crew < LARGEST_CREW:
-                if not self._start():
-                    return self._run(job)
-            self._jobs.append(job)
-            self._changed.notify()
+        self._jobs.append(job)
+        if not self._staff():
+            self._run_one()
 
-    def _start(self) -> bool:
-        self._crew += 1
+    def _staff(self) -> bool:
+        """Have a thread look for jobs. Returns whether there is one to look."""
         try:
-            threading.Thread(target=self._work, name=self._name, daemon=True).start()
-        except RuntimeError:  # out of threads, or the interpreter is about to exit
-            self._crew -= 1
-            return False
+            self._beds.pop().wake()
+        except IndexError:  # nobody is idle
+            try:
+                self._vacancies.pop()
+            except IndexError:  # the crew is complete: the next to be free will look
+                return True
+            try:
+                threading.Thread(target=self._work, name=self._name, daemon=True).start()
+            except RuntimeError:  # out of threads, or the interpreter is about to exit
+                self._vacancies.append(None)
+                return False
         return True
 
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._idle += 1
-                self._changed.wait_for(lambda: self._jobs, LINGER)
-                self._idle -= 1
-                if not self._jobs:
-                    self._crew -= 1
-                    return
-                job = self._jobs.popleft()
-            self._run(job)
-            del job
+        bed = Ticket(0)
+        tired = False
+        while not tired:
+            while self._run_one():
+                pass
+            self._beds.append(bed)
+            tired = not self._jobs and not bed.wait(LINGER)
+            try:
+                self._beds.remove(bed)
+            except ValueError:  # somebody has taken it out and counts on this thread
+                tired = False
+        self._vacancies.append(None)
+        if self._jobs:
+            self._staff()
 
-    def _run(self, job: Callable[[], object]) -> None:
+    def _run_one(self) -> bool:
+        """Run a job. Returns whether there was one."""
+        try:
+            job = self._jobs.popleft()
+        except IndexError:
+            return False
         try:
             job()
         except BaseException:  # nobody waits for it, and the thread has other jobs
             logger.exception('a background job of a connection pool failed')
+        return True

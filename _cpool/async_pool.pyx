@@ -1,0 +1,334 @@
+"""The hot path of the asyncio pool: acquiring what is idle and releasing, with no hook overridden.
+
+What can be done at once is done without a coroutine, future or task: the awaitables here are coroutines in all that
+matters (they can be awaited, wrapped in a task, cancelled), but run C code until something really has to be waited for.
+"""
+
+import warnings
+from asyncio import _get_running_loop
+from types import GenericAlias
+
+cimport cython
+from cpython.object cimport PyTypeObject
+from cpython.ref cimport PyObject
+
+from generic_connection_pool.exceptions import ConnectionNotAcquiredError
+
+from _cpool.core cimport R_DISPOSE, R_DUE, R_REFUSED
+from _cpool.lock cimport clock_now, decref, incref
+
+__all__ = ('COLLECT', 'DISPOSE', 'DONE', 'HOOKS', 'AsyncCall', 'AsyncLease', 'AsyncPool')
+
+cdef enum:
+    DO_NOTHING = 0
+    DO_HOOKS = 1
+    DO_DISPOSE = 2
+    DO_COLLECT = 3
+
+# what a release has left to be done: nothing,
+DONE = DO_NOTHING
+# to ask the hooks, and to end the release,
+HOOKS = DO_HOOKS
+# to dispose of the connection (and of others that are due),
+DISPOSE = DO_DISPOSE
+# to dispose of what is due
+COLLECT = DO_COLLECT
+
+cdef object running_loop = _get_running_loop
+
+cdef extern from *:
+    """
+    #define gcp_async_methods(type) ((type)->tp_as_async)
+    """
+    ctypedef enum PySendResult:
+        PYGEN_RETURN
+        PYGEN_ERROR
+        PYGEN_NEXT
+    ctypedef PySendResult (*sendfunc)(PyObject *, PyObject *, PyObject **) except PYGEN_ERROR
+    ctypedef struct PyAsyncMethods:
+        sendfunc am_send
+    PySendResult PyIter_Send(PyObject *iterator, PyObject *value, PyObject **result) except PYGEN_ERROR
+    PyAsyncMethods *async_methods "gcp_async_methods"(PyTypeObject *type)
+    void PyType_Modified(PyTypeObject *type)
+
+
+cdef class Operation:
+    """An acquire or a release that is to be awaited. It is begun when it is awaited, as a coroutine is."""
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)
+
+    def send(self, value):
+        """Go on until there is something to be waited for.
+
+        :param value: what the event loop has to say, ``None`` as a rule
+        :return: what is to be waited for
+        :raises StopIteration: at the end, with the result
+        """
+        cdef bint finished = False
+        if self.rest is None:
+            answer = self.start(&finished)
+            if finished:
+                raise StopIteration(answer)
+        try:
+            return self.rest.send(value)
+        except StopIteration as stop:
+            answer = self.conclude(stop.value)
+        raise StopIteration(answer)
+
+    def throw(self, typ, val=None, tb=None):
+        """Raise an exception where the operation waits.
+
+        :param typ: the exception, or its type
+        :param val: the exception, if ``typ`` is its type
+        :param tb: a traceback to be attached
+        :return: what is to be waited for next
+        :raises StopIteration: if that ends it with a result
+        """
+        if self.rest is None:
+            self.todo = A_NOTHING
+            if val is None:
+                val = typ() if isinstance(typ, type) else typ
+            if tb is not None:
+                val = val.with_traceback(tb)
+            raise val
+        try:
+            return self.rest.throw(typ if val is None else val)
+        except StopIteration as stop:
+            answer = self.conclude(stop.value)
+        raise StopIteration(answer)
+
+    def close(self):
+        """End the operation where it waits; what it holds is given back."""
+        self.todo = A_NOTHING
+        if self.rest is not None:
+            self.rest.close()
+
+    cdef object start(self, bint *finished):
+        # do what can be done at once, or prepare the coroutine that does it
+        cdef int todo = self.todo
+        cdef Record record
+        self.todo = A_NOTHING
+        if todo == A_ENTER or todo == A_ACQUIRE:
+            record = self.pool.take(self.endpoint)
+            if record is None:
+                self.rest = self.pool._acquire(self.endpoint, self.timeout)
+                return None
+            finished[0] = True
+            return self.conclude(record) if todo == A_ENTER else record.conn
+        if todo == A_EXIT:
+            record = self.record
+            self.record = None
+        elif todo == A_RELEASE:
+            record = self.pool.core.find(self.subject, self.endpoint)
+            if record is None:
+                finished[0] = True
+                self.pool.refuse(self.subject, self.endpoint)
+                return None
+            self.loan = record.c.uses
+            self.subject = None
+        else:
+            raise RuntimeError('cannot reuse already awaited coroutine')
+        todo = self.pool.give_in(record, self.loan, self.subject)
+        if todo == DO_NOTHING:
+            finished[0] = True
+        else:
+            self.rest = self.pool._finish(record, self.subject, todo)
+        self.subject = None
+        return None
+
+    cdef object conclude(self, object value):
+        # what the coroutine returned, or the record taken, as the result of the operation
+        self.rest = None
+        return (<Record>value).conn if isinstance(value, Record) else value
+
+
+@cython.final
+
+cdef class AsyncCall(Operation):
+    """What :meth:`AsyncPool.acquire` and :meth:`AsyncPool.release` return."""
+
+    def __dealloc__(self):
+        if self.todo != A_NOTHING:
+            name = 'acquire' if self.todo == A_ACQUIRE else 'release'
+            warnings.warn(f"coroutine 'ConnectionPool.{name}' was never awaited", RuntimeWarning, stacklevel=1)
+
+
+@cython.final
+@cython.freelist(32)
+cdef class AsyncLease(Operation):
+    """The context manager that :meth:`AsyncPool.connection` returns: holds one connection for its block.
+
+    It is its own awaitable, for entering and for leaving.
+    """
+
+    __class_getitem__ = classmethod(GenericAlias)
+
+    def __init__(self, AsyncPool pool not None, endpoint, timeout):
+        self.pool = pool
+        self.endpoint = endpoint
+        self.timeout = timeout
+
+    def __aenter__(self):
+        if self.record is not None:
+            raise RuntimeError('this context manager is in use already: call connection() once for each block')
+        self.rest = None
+        self.todo = A_ENTER
+        return self
+
+    def __aexit__(self, exc_type, exc, traceback):
+        if self.record is None:
+            raise RuntimeError('this context manager has not been entered')
+        self.subject = exc
+        self.rest = None
+        self.todo = A_EXIT
+        return self
+
+    cdef object conclude(self, object value):
+        self.rest = None
+        if not isinstance(value, Record):
+            return value
+        self.record = <Record>value
+        self.loan = self.record.c.uses
+        return self.record.conn
+
+
+cdef PySendResult send_operation(PyObject *self, PyObject *value, PyObject **result) except PYGEN_ERROR:
+    # am_send: what send() does, without StopIteration
+    cdef Operation operation = <Operation>self
+    cdef bint finished = False
+    cdef PySendResult state
+    cdef PyObject *answer = NULL
+    result[0] = NULL
+    if operation.rest is None:
+        outcome = operation.start(&finished)
+        if finished:
+            result[0] = <PyObject *>outcome
+            incref(result[0])
+            return PYGEN_RETURN
+    state = PyIter_Send(<PyObject *>operation.rest, value, &answer)
+    if state == PYGEN_RETURN:
+        outcome = <object>answer
+        decref(answer)
+        outcome = operation.conclude(outcome)
+        result[0] = <PyObject *>outcome
+        incref(result[0])
+    else:
+        result[0] = answer
+    return state
+
+
+for operation_type in (AsyncCall, AsyncLease):
+    # Cython has no special method for this slot, without which a result takes a StopIteration
+    async_methods(<PyTypeObject *>operation_type).am_send = send_operation
+    PyType_Modified(<PyTypeObject *>operation_type)
+
+
+cdef class AsyncPool:
+    """What an asyncio pool does while nothing has to be awaited. The facade adds ``_acquire`` and ``_finish``."""
+
+    __class_getitem__ = classmethod(GenericAlias)
+
+    def _setup(
+        self, Core core not None, bint plain_acquire, bint plain_release, bint plain_failure, bint collects
+    ):
+        """Prepare the pool.
+
+        :param core: its core
+        :param plain_acquire: no hook of acquiring is overridden
+        :param plain_release: no hook of releasing is overridden
+        :param plain_failure: nor is the one asked when a block has failed
+        :param collects: a release is to dispose of what is due
+        """
+        self.core = core
+        self._plain_acquire = plain_acquire
+        self._plain_release = plain_release
+        self._plain_failure = plain_failure
+        self._collects = collects
+
+    def connection(self, endpoint, timeout=None):
+        """Hold a connection for an ``async with`` block.
+
+        :param endpoint: the endpoint to be connected to
+        :param timeout: seconds to wait at the most (0: not at all), ``None`` for the pool's ``acquire_timeout``
+        :return: an asynchronous context manager for one block; ``as`` gives the connection
+        :raises ConnectionPoolTimeoutError: on entering, if no connection could be had in time
+        :raises ConnectionPoolClosedError: on entering, if the pool is closed
+        """
+        cdef AsyncLease lease = AsyncLease.__new__(AsyncLease)
+        lease.pool = self
+        lease.endpoint = endpoint
+        lease.timeout = timeout
+        return lease
+
+    def acquire(self, endpoint, timeout=None):
+        """Acquire a connection; :meth:`release` gives it back.
+
+        :param endpoint: the endpoint to be connected to
+        :param timeout: seconds to wait at the most (0: not at all), ``None`` for the pool's ``acquire_timeout``
+        :return: the connection
+        :raises ConnectionPoolTimeoutError: if no connection could be had in time
+        :raises ConnectionPoolClosedError: if the pool is closed
+        """
+        cdef AsyncCall call = AsyncCall.__new__(AsyncCall)
+        call.pool = self
+        call.endpoint = endpoint
+        call.timeout = timeout
+        call.todo = A_ACQUIRE
+        return call
+
+    def release(self, conn, endpoint):
+        """Give a connection back.
+
+        :param conn: the connection (this very object or, if that is not acquired, an equal one)
+        :param endpoint: its endpoint
+        :raises ConnectionNotAcquiredError: if the endpoint has not lent it, or not any more
+        """
+        cdef AsyncCall call = AsyncCall.__new__(AsyncCall)
+        call.pool = self
+        call.endpoint = endpoint
+        call.subject = conn
+        call.todo = A_RELEASE
+        return call
+
+    cdef Record take(self, object endpoint):
+        # lend an idle connection, if there is one and no hook wants to be asked
+        if self._plain_acquire and self._loop is not None and running_loop() is self._loop:
+            return self.core.lend_idle(endpoint, 0)
+        return None
+
+    cdef int give_in(self, Record record, uint64_t loan, object exc) except -1:
+        # release a connection as far as nothing has to be awaited; what is left to be done
+        cdef int answer
+        if self._plain_release and (exc is None or self._plain_failure):
+            answer = self.core.restore_now(record, loan)
+            if answer & R_REFUSED:
+                self.refuse(record.conn, record.key)
+                return DO_NOTHING
+            if answer & R_DISPOSE:
+                return DO_DISPOSE
+            return DO_COLLECT if answer & R_DUE and self._collects else DO_NOTHING
+        if self.core.take_back(record, loan):
+            return DO_HOOKS
+        self.refuse(record.conn, record.key)
+        return DO_NOTHING
+
+    def _give_back(self, Record record not None):
+        """End the release of a connection that is fit for others. Returns what is left to be done."""
+        cdef double now = clock_now()
+        if not self.core.give_back(record, now):
+            return DO_DISPOSE
+        return DO_COLLECT if self._collects and self.core.due(now) else DO_NOTHING
+
+    cdef int refuse(self, object conn, object endpoint) except -1:
+        if not self.core.s.forced:
+            raise ConnectionNotAcquiredError(
+                f'{conn!r} is not acquired from endpoint {endpoint!r}: it was given back before, or belongs elsewhere'
+            )
+        return 0

@@ -1,0 +1,442 @@
+"""Who gets which connection, and when: a state machine that does no I/O and knows no user code.
+
+Every operation is atomic and tells at once what is to be done next. Time comes in as a number (seconds of one monotonic
+clock). What an operation wakes, it wakes after the lock is released.
+"""
+
+from cpython.ref cimport PyObject
+from libc.math cimport INFINITY
+from libc.stdint cimport uint64_t
+
+from _cpool.deque cimport idle_first, idle_next, idle_remove
+from _cpool.heap cimport heap_reserve
+from _cpool.lock cimport clock_floor, clock_now, decref, decref_alive, incref, mutex_lock, mutex_unlock
+from _cpool.policy cimport (
+    doom, doom_nearest, drop_unused, end_duty, end_loan, free_slot, lend, note_woken, promise, restore, seek, settle,
+)
+from _cpool.structs cimport (
+    S_DISPOSING, S_GONE, S_LENT, S_RETURNING, T_CLOSED, T_CONNECTION, T_NOTHING, T_SLOT, T_WAITING,
+    aftermath_t, endpoint_t, record_t, ticket_t,
+)
+from _cpool.table cimport lent_remove, lent_reserve
+from _cpool.waiters cimport leave_ring, queue_push, queue_remove
+
+__all__ = ('Core',)
+
+# The coarse clock is behind by a timer tick, 10 ms at the most. What is due in more than this is not due now.
+cdef double COARSE_MARGIN = 1.0
+
+
+cdef class Core(Store):
+    """The operations of one pool's state."""
+
+    # -- acquiring
+
+    def take(self, key, double now, unsigned long holder):
+        """Lend an idle connection, if there is one: the fast path of :meth:`request`.
+
+        :param key: the endpoint
+        :param now: the time
+        :param holder: identifier of the thread that asks
+        :return: the record of the connection, or ``None``: ask with :meth:`request`
+        """
+        cdef endpoint_t *endpoint
+        cdef record_t *record = NULL
+        self._locate(key, False, &endpoint)
+        if endpoint != NULL and not self.s.closed:
+            record = idle_first(endpoint, now)
+            if record != NULL:
+                idle_remove(endpoint, record)
+                lend(&self.s, record, holder)
+                incref(record.owner)
+        mutex_unlock(&self.mutex)
+        return own(record)
+
+    cdef Record lend_idle(self, object key, unsigned long holder):
+        # take() by the clock, which is read only as exactly as the connection's deadline demands
+        cdef endpoint_t *endpoint
+        cdef record_t *record = NULL
+        self._locate(key, False, &endpoint)
+        if endpoint != NULL and not self.s.closed:
+            record = idle_next(endpoint)
+            if record != NULL and record.deadline - clock_floor() <= COARSE_MARGIN:
+                record = idle_first(endpoint, clock_now())
+            if record != NULL:
+                idle_remove(endpoint, record)
+                lend(&self.s, record, holder)
+                incref(record.owner)
+        mutex_unlock(&self.mutex)
+        return own(record)
+
+    cpdef request(self, Ticket ticket, object key, double now):
+        """Ask for a connection. The ticket's state and victim say what came of it.
+
+        :param ticket: a ticket that holds nothing
+        :param key: the endpoint
+        :param now: the time
+        """
+        cdef endpoint_t *endpoint
+        cdef aftermath_t after = aftermath_t(NULL, NULL, NULL)
+        self._locate(key, True, &endpoint)
+        self.s.arrivals += 1
+        ticket.c.order = self.s.arrivals
+        seek(&self.s, &ticket.c, endpoint, now, &after)
+        drop_unused(&self.s, endpoint, &after)
+        mutex_unlock(&self.mutex)
+        self._conclude(&after)
+
+    def replace(self, Ticket ticket not None, double now):
+        """Ask for another connection instead of the one granted, which becomes the ticket's victim.
+
+        The ticket keeps its place: nobody is before it who came later.
+
+        :param ticket: a ticket that holds a connection, and no victim
+        :param now: the time
+        """
+        cdef aftermath_t after = aftermath_t(NULL, NULL, NULL)
+        cdef record_t *record
+        cdef endpoint_t *endpoint
+        mutex_lock(&self.mutex)
+        record = ticket.c.record
+        if ticket.c.state != T_CONNECTION or record == NULL or ticket.c.victim != NULL:
+            mutex_unlock(&self.mutex)
+            raise RuntimeError('the ticket holds no connection, or has a victim already')
+        ticket.c.record = NULL
+        if record.state != S_LENT:  # closed by force meanwhile
+            ticket.c.state = T_CLOSED
+        else:
+            endpoint = end_loan(&self.s, record)
+            doom(&self.s, record, endpoint)
+            promise(record, endpoint)
+            ticket.c.victim = record
+            ticket.c.on_duty = True
+            seek(&self.s, &ticket.c, endpoint, now, &after)
+        mutex_unlock(&self.mutex)
+        decref(record.owner)  # the ticket's reference
+        self._conclude(&after)
+
+    def withdraw(self, Ticket ticket not None):
+        """Stop waiting.
+
+        :return: whether the ticket still waited; if not, it holds what its state says. Either way it may have a victim.
+        """
+        cdef aftermath_t after = aftermath_t(NULL, NULL, NULL)
+        cdef endpoint_t *endpoint
+        mutex_lock(&self.mutex)
+        if ticket.c.state != T_WAITING:
+            mutex_unlock(&self.mutex)
+            return False
+        endpoint = ticket.c.endpoint
+        ticket.c.state = T_NOTHING
+        ticket.c.endpoint = NULL
+        queue_remove(&endpoint.waiters, &ticket.c)
+        decref_alive(ticket.c.owner)  # the queue's reference; the caller has its own
+        settle(&self.s, endpoint, &after)
+        drop_unused(&self.s, endpoint, &after)
+        mutex_unlock(&self.mutex)
+        self._conclude(&after)
+        return True
+
+    def rest(self, Ticket ticket not None):
+        """The ticket's owner has had its victim taken care of elsewhere, and may be given another."""
+        cdef aftermath_t after = aftermath_t(NULL, NULL, NULL)
+        mutex_lock(&self.mutex)
+        end_duty(&ticket.c)
+        if ticket.c.state == T_WAITING:
+            settle(&self.s, ticket.c.endpoint, &after)
+        mutex_unlock(&self.mutex)
+        self._conclude(&after)
+
+    # -- creating
+
+    cpdef bint fulfil(self, Ticket ticket, object conn, double now) except -1:
+        """Put a new connection in the slot that a ticket holds.
+
+        :return: whether the ticket holds it now; if not, the pool was closed meanwhile, and the caller is to dispose of
+            the ticket's record
+        """
+        cdef endpoint_t *endpoint = ticket.c.endpoint
+        cdef Record record
+        if ticket.c.state != T_SLOT:
+            raise RuntimeError('the ticket holds no slot')
+        record = Record(conn, <object>endpoint.key, now, now + self.s.max_lifetime)
+        mutex_lock(&self.mutex)
+        if (heap_reserve(&self.s.heap, self.s.records + 1) < 0
+                or lent_reserve(&self.s.lent, self.s.records + 1) < 0):
+            mutex_unlock(&self.mutex)
+            raise MemoryError('no memory for another connection')
+        self.s.records += 1
+        record.c.endpoint = endpoint
+        incref(record.c.owner)  # the core's reference
+        incref(record.c.owner)  # the ticket's
+        ticket.c.record = &record.c
+        if self.s.closed:
+            record.c.state = S_DISPOSING
+            ticket.c.state = T_CLOSED
+        else:
+            endpoint.reserved -= 1
+            lend(&self.s, &record.c, ticket.c.holder)
+            ticket.c.state = T_CONNECTION
+        mutex_unlock(&self.mutex)
+        return ticket.c.state == T_CONNECTION
+
+    def fail(self, Ticket ticket not None):
+        """Give up the slot that a ticket holds: no connection could be created."""
+        cdef aftermath_t after = aftermath_t(NULL, NULL, NULL)
+        mutex_lock(&self.mutex)
+        if ticket.c.state != T_SLOT:
+            mutex_unlock(&self.mutex)
+            raise RuntimeError('the ticket holds no slot')
+        ticket.c.state = T_NOTHING
+        free_slot(&self.s, ticket.c.endpoint, NULL, &after)
+        ticket.c.endpoint = NULL
+        mutex_unlock(&self.mutex)
+        self._conclude(&after)
+
+    def transfer(self, Ticket ticket not None, Ticket heir not None):
+        """Pass the slot that a ticket holds to a ticket that holds nothing."""
+        mutex_lock(&self.mutex)
+        if ticket.c.state != T_SLOT:
+            mutex_unlock(&self.mutex)
+            raise RuntimeError('the ticket holds no slot')
+        heir.c.endpoint = ticket.c.endpoint
+        heir.c.state = T_SLOT
+        ticket.c.endpoint = NULL
+        ticket.c.state = T_NOTHING
+        mutex_unlock(&self.mutex)
+
+    # -- releasing
+
+    cpdef bint take_back(self, Record record, uint64_t loan) except -1:
+        """Begin a release: from now on nobody else can release this connection.
+
+        :param record: the record of the connection
+        :param loan: ``record.uses`` when it was acquired
+        :return: whether this loan was still on
+        """
+        cdef bint held
+        mutex_lock(&self.mutex)
+        held = record.c.state == S_LENT and record.c.uses == loan
+        if held:
+            lent_remove(&self.s.lent, &record.c)
+            record.c.state = S_RETURNING
+        mutex_unlock(&self.mutex)
+        return held
+
+    cpdef bint give_back(self, Record record, double now) except -1:
+        """End a release: the connection goes to the oldest waiter, or becomes idle.
+
+        :param record: the record of an acquired connection
+        :param now: the time
+        :return: ``False`` if the caller is to dispose of it instead
+        """
+        cdef aftermath_t after = aftermath_t(NULL, NULL, NULL)
+        cdef bint kept
+        mutex_lock(&self.mutex)
+        if record.c.state != S_LENT and record.c.state != S_RETURNING:
+            mutex_unlock(&self.mutex)
+            return self._refuse_unless_forced()
+        kept = restore(&self.s, &record.c, now, &after)
+        mutex_unlock(&self.mutex)
+        self._conclude(&after)
+        return kept
+
+    cdef int restore_now(self, Record record, uint64_t loan) except -1:
+        # take_back() and give_back() in one step, by the clock, which is read only as exactly as deadlines demand
+        cdef aftermath_t after = aftermath_t(NULL, NULL, NULL)
+        cdef double now = clock_floor()
+        cdef int answer = 0
+        mutex_lock(&self.mutex)
+        if record.c.state != S_LENT or record.c.uses != loan:
+            mutex_unlock(&self.mutex)
+            return R_REFUSED
+        if not (
+            # a tick more or less does not matter to a long idle_timeout
+            (self.s.idle_timeout <= 0.0 or self.s.idle_timeout >= 10.0 * COARSE_MARGIN)
+            and record.c.expires - now > COARSE_MARGIN
+            and (not self.s.heap.size or self.s.heap.entries[0].deadline - now > COARSE_MARGIN)
+        ):
+            now = clock_now()
+        if not restore(&self.s, &record.c, now, &after):
+            answer = R_DISPOSE
+        if self.s.heap.size and self.s.heap.entries[0].deadline <= now:
+            answer |= R_DUE
+        mutex_unlock(&self.mutex)
+        self._conclude(&after)
+        return answer
+
+    cpdef bint discard(self, Record record) except -1:
+        """Take an acquired connection out of use.
+
+        :return: whether the caller is to dispose of it; if not, it has been closed by force
+        """
+        mutex_lock(&self.mutex)
+        if record.c.state != S_LENT and record.c.state != S_RETURNING:
+            mutex_unlock(&self.mutex)
+            return not self._refuse_unless_forced()
+        doom(&self.s, &record.c, end_loan(&self.s, &record.c))
+        mutex_unlock(&self.mutex)
+        return True
+
+    cdef bint _refuse_unless_forced(self) except -1:
+        if not self.s.forced:
+            raise RuntimeError('the connection is not acquired')
+        return True
+
+    # -- disposing
+
+    cpdef disposed(self, Record record, Ticket ticket=None):
+        """A connection has been disposed of: its slot is free.
+
+        :param record: its record
+        :param ticket: the ticket whose victim it was, if its owner was the one to dispose of it
+        """
+        cdef aftermath_t after = aftermath_t(NULL, NULL, NULL)
+        cdef endpoint_t *endpoint
+        cdef endpoint_t *beneficiary
+        mutex_lock(&self.mutex)
+        if record.c.state != S_DISPOSING:
+            mutex_unlock(&self.mutex)
+            raise RuntimeError('the connection was not to be disposed of')
+        endpoint = record.c.endpoint
+        beneficiary = record.c.beneficiary
+        record.c.state = S_GONE
+        record.c.endpoint = NULL
+        record.c.beneficiary = NULL
+        self.s.records -= 1
+        if ticket is not None:
+            end_duty(&ticket.c)
+        if beneficiary != NULL:
+            beneficiary.evicting -= 1
+            if beneficiary == endpoint:
+                beneficiary.own_evicting -= 1
+        free_slot(&self.s, endpoint, beneficiary, &after)
+        mutex_unlock(&self.mutex)
+        decref(record.c.owner)  # the core's reference
+        self._conclude(&after)
+
+    cpdef bint due(self, double now):
+        """Whether a connection may be due: :meth:`next_due` tells for sure."""
+        return self.s.heap.size and self.s.heap.entries[0].deadline <= now
+
+    cpdef Record next_due(self, double now):
+        """An idle connection whose deadline has come, for the caller to dispose of; ``None`` if there is none."""
+        cdef record_t *record = NULL
+        mutex_lock(&self.mutex)
+        if self.s.heap.size and self.s.heap.entries[0].deadline <= now:
+            record = doom_nearest(&self.s, now)
+        if record != NULL:
+            incref(record.owner)
+        mutex_unlock(&self.mutex)
+        return own(record)
+
+    def set_alarm(self, Ticket ticket):
+        """Have a ticket woken as soon as something is due earlier than what is known now.
+
+        :param ticket: the collector's, ``None`` for no more alarms
+        :return: when the next connection may be due, ``None`` if none is idle
+        """
+        cdef Ticket former = self.alarm
+        cdef double top = INFINITY
+        mutex_lock(&self.mutex)
+        self.s.alarm = NULL if ticket is None else &ticket.c
+        if self.s.heap.size:
+            top = self.s.heap.entries[0].deadline
+        self.s.alarm_at = top
+        mutex_unlock(&self.mutex)
+        self.alarm = ticket
+        return None if top == INFINITY else top
+
+    # -- closing
+
+    def close(self):
+        """Begin to close: who waits is told, nobody is served any more. Again does nothing."""
+        cdef aftermath_t after = aftermath_t(NULL, NULL, NULL)
+        cdef endpoint_t *endpoint
+        cdef endpoint_t *next_endpoint
+        cdef ticket_t *ticket
+        cdef size_t i
+        mutex_lock(&self.mutex)
+        self.s.closed = True
+        for i in range(<size_t>1 << self.s.endpoints.bits if self.s.endpoints.buckets != NULL else 0):
+            endpoint = self.s.endpoints.buckets[i]
+            while endpoint != NULL:
+                next_endpoint = endpoint.bucket_next
+                leave_ring(endpoint)
+                while endpoint.waiters.head != NULL:
+                    ticket = endpoint.waiters.head
+                    queue_remove(&endpoint.waiters, ticket)
+                    ticket.state = T_CLOSED
+                    ticket.endpoint = NULL
+                    note_woken(&after, ticket)
+                    decref_alive(ticket.owner)  # the queue's reference
+                drop_unused(&self.s, endpoint, &after)
+                endpoint = next_endpoint
+        if self.s.alarm != NULL:
+            note_woken(&after, self.s.alarm)
+        mutex_unlock(&self.mutex)
+        self._conclude(&after)
+
+    cpdef Record next_idle(self):
+        """An idle connection, for the caller to dispose of; ``None`` if there is none."""
+        cdef record_t *record
+        mutex_lock(&self.mutex)
+        record = doom_nearest(&self.s, INFINITY)
+        if record != NULL:
+            incref(record.owner)
+        mutex_unlock(&self.mutex)
+        return own(record)
+
+    cpdef Record next_lent(self):
+        """An acquired connection of a closed pool, for the caller to dispose of although it is still in use."""
+        cdef record_t *record = NULL
+        cdef size_t i
+        mutex_lock(&self.mutex)
+        for i in range(<size_t>1 << self.s.lent.bits if self.s.lent.buckets != NULL else 0):
+            record = self.s.lent.buckets[i]
+            if record != NULL:
+                self.s.forced = True
+                doom(&self.s, record, end_loan(&self.s, record))
+                incref(record.owner)
+                break
+        mutex_unlock(&self.mutex)
+        return own(record)
+
+    def join(self, Ticket ticket not None, Py_ssize_t excused):
+        """Wait for the pool to be empty.
+
+        :param ticket: woken when it is
+        :param excused: slots that cannot become free before the caller goes on, because it is in a hook of theirs
+        :return: whether it is empty already; if not, :meth:`leave` ends the waiting
+        """
+        cdef bint empty
+        mutex_lock(&self.mutex)
+        empty = self.s.total <= self.s.excused + excused
+        if not empty:
+            self.s.excused += excused
+            queue_push(&self.s.closers, &ticket.c)
+        mutex_unlock(&self.mutex)
+        return empty
+
+    def leave(self, Ticket ticket not None, Py_ssize_t excused):
+        """Wait no longer for the pool to be empty."""
+        mutex_lock(&self.mutex)
+        self.s.excused -= excused
+        queue_remove(&self.s.closers, &ticket.c)
+        decref_alive(ticket.c.owner)  # the queue's reference; the caller has its own
+        mutex_unlock(&self.mutex)
+
+    @property
+    def drained(self):
+        """All slots are free but those that wait for the pool to be empty themselves."""
+        return self.s.total <= self.s.excused
+
+
+cdef inline Record own(record_t *record):
+    # the caller's reference becomes the answer's
+    cdef Record answer
+    if record == NULL:
+        return None
+    answer = <Record>record.owner
+    decref_alive(record.owner)
+    return answer

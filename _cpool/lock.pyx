@@ -1,0 +1,74 @@
+"""What the core locks with, waits with and tells the time by."""
+
+from cpython.exc cimport PyErr_CheckSignals
+
+__all__ = ('Parker', 'ReentryError', 'monotonic')
+
+# the longest that one call of the platform's timed wait is asked to last: an hour
+cdef double LONGEST_WAIT = 3600.0
+
+
+class ReentryError(RuntimeError):
+    """Raised by the pure-Python core only: the compiled one cannot be interrupted inside an operation."""
+
+
+def monotonic():
+    """The time in seconds, of the same clock as :func:`time.monotonic`."""
+    return clock_now()
+
+
+cdef class Parker:
+    """A place for one thread to sleep until it is woken. A wake-up before the sleep is not lost."""
+
+    def __cinit__(self):
+        mutex_init(&self.mutex)
+        self.place = PyThread_allocate_lock()
+        if self.place == NULL:
+            raise MemoryError('no lock could be allocated')
+        PyThread_acquire_lock_timed(self.place, 0, 0)
+
+    def __dealloc__(self):
+        if self.place != NULL:
+            if not self.woken:
+                PyThread_release_lock(self.place)
+            PyThread_free_lock(self.place)
+
+    cpdef bint park(self, timeout=None) except -1:
+        """Sleep until :meth:`unpark`; signals are served meanwhile.
+
+        :param timeout: seconds to sleep at the most (negative counts as 0), ``None`` for no bound
+        :return: whether it was woken
+        """
+        cdef double deadline = 0.0, left = LONGEST_WAIT
+        cdef bint bounded = timeout is not None
+        cdef PyLockStatus status
+        cdef long long microseconds
+        if bounded:
+            left = timeout
+            deadline = clock_now() + left
+        while True:
+            left = min(max(left, 0.0), LONGEST_WAIT)
+            # rounded up: waking up early would mean to spin
+            microseconds = <long long>(left * 1e6 + 0.999)
+            with nogil:
+                status = PyThread_acquire_lock_timed(self.place, microseconds, 1)
+            if status == PY_LOCK_ACQUIRED:
+                mutex_lock(&self.mutex)
+                self.woken = False
+                mutex_unlock(&self.mutex)
+                return True
+            if status == PY_LOCK_INTR:
+                PyErr_CheckSignals()
+            left = LONGEST_WAIT
+            if bounded:
+                left = deadline - clock_now()
+                if left <= 0.0 and status == PY_LOCK_FAILURE:
+                    return False
+
+    cpdef void unpark(self) noexcept:
+        """Wake the thread; several wake-ups before it sleeps are one."""
+        mutex_lock(&self.mutex)
+        if not self.woken:
+            self.woken = True
+            PyThread_release_lock(self.place)
+        mutex_unlock(&self.mutex)

@@ -1,0 +1,92 @@
+"""One pooled connection, as the core sees it."""
+
+from cpython.ref cimport PyObject
+
+from _cpool.structs cimport S_DISPOSING, S_GONE, S_IDLE_CORE, S_IDLE_EXTRA, S_LENT, S_RETURNING
+
+__all__ = ('DISPOSING', 'GONE', 'IDLE_CORE', 'IDLE_EXTRA', 'LENT', 'RETURNING', 'Record')
+
+IDLE_CORE = S_IDLE_CORE
+IDLE_EXTRA = S_IDLE_EXTRA
+LENT = S_LENT
+RETURNING = S_RETURNING
+DISPOSING = S_DISPOSING
+GONE = S_GONE
+
+
+cdef class Record:
+    """One connection and its place in the lists of its endpoint, in the expiry heap and in the table of lent ones.
+
+    A record is in exactly one state, and in the one list of its endpoint that belongs to the state.
+    """
+
+    def __init__(self, conn, key, double created, double expires):
+        self.conn = conn
+        self.key = key
+        self.c.owner = <PyObject *>self
+        self.c.conn = <PyObject *>conn
+        self.c.created = created
+        self.c.expires = expires
+        self.c.deadline = expires
+        self.c.heap_index = -1
+        self.c.state = S_GONE
+
+    @property
+    def state(self):
+        return self.c.state
+
+    @state.setter
+    def state(self, int value):
+        self.c.state = value
+
+    @property
+    def created(self):
+        return self.c.created
+
+    @property
+    def expires(self):
+        """When its max_lifetime is over."""
+        return self.c.expires
+
+    @property
+    def deadline(self):
+        """While idle: when it is to be disposed of."""
+        return self.c.deadline
+
+    @deadline.setter
+    def deadline(self, double value):
+        self.c.deadline = value
+
+    @property
+    def sequence(self):
+        """When it became idle, counted in releases of the pool: breaks ties between deadlines."""
+        return self.c.sequence
+
+    @sequence.setter
+    def sequence(self, value):
+        self.c.sequence = value
+
+    @property
+    def heap_index(self):
+        """Where its entry is in the expiry heap, -1 for nowhere."""
+        return self.c.heap_index
+
+    @property
+    def uses(self):
+        """How often it has been lent: tells one loan from the next."""
+        return self.c.uses
+
+    @property
+    def holder(self):
+        """Identifier of the thread that holds it."""
+        return self.c.holder
+
+    cpdef bint claim(self):
+        """Take it upon oneself to dispose of the connection; ``False`` if somebody else has."""
+        cdef bint claimed = self.c.claimed
+        self.c.claimed = True
+        return not claimed
+
+    def __repr__(self):
+        state = ('idle', 'idle extra', 'lent', 'returning', 'disposing', 'gone')[self.c.state]
+        return f'<Record {state} uses={self.c.uses}>'

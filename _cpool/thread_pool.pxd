@@ -1,0 +1,39 @@
+# The hot path of the threads pool: see thread_pool.pyx.
+
+from libc.stdint cimport uint64_t
+
+from _cpool.core cimport Core
+from _cpool.record cimport Record
+from _cpool.waiters cimport Ticket
+
+
+cdef class ThreadPool:
+    cdef Core core
+    cdef readonly object _manager
+    cdef readonly bint _plain_acquire
+    cdef readonly bint _plain_release
+    cdef readonly bint _plain_failure
+    cdef readonly bint _collects
+    cdef readonly object _workers
+    cdef object dispose_timeout
+    # thread identifier → what the thread is about; a thread changes its own entry only
+    cdef dict _in_flight
+
+    cdef Record lend(self, object endpoint, object timeout)
+    cdef Record lend_slowly(self, object endpoint, object timeout, unsigned long holder)
+    cdef int give_in(self, Record record, uint64_t loan, object exc) except -1
+    cdef int refuse(self, object conn, object endpoint) except -1
+    cdef int finish(self, Record record, uint64_t loan, object exc) except -1
+    cdef int conclude(self, Record record, int answer) except -1
+    cdef int begin(self, object matter) except -1
+    cdef int end(self) except -1
+    cpdef bint _dispose(self, Record record, object timeout, Ticket ticket) except -1
+
+
+cdef class Lease:
+    cdef ThreadPool pool
+    cdef object endpoint
+    cdef object timeout
+    cdef Record record
+    # tells this loan of the record from later ones
+    cdef uint64_t loan

@@ -1,0 +1,94 @@
+"""Who waits: tickets, their queue at each endpoint, and the rings of endpoints that the total limit blocks."""
+
+from cpython.ref cimport PyObject
+
+from _cpool.structs cimport T_CLOSED, T_CONNECTION, T_NOTHING, T_SLOT, T_WAITING
+
+__all__ = ('CLOSED', 'CONNECTION', 'NOTHING', 'SLOT', 'WAITING', 'Ticket')
+
+NOTHING = T_NOTHING
+WAITING = T_WAITING
+CONNECTION = T_CONNECTION
+SLOT = T_SLOT
+CLOSED = T_CLOSED
+
+
+cdef class Ticket:
+    """One caller's request, and what it was granted. The core changes it, in one step with its own state.
+
+    Whatever goes wrong in the caller, the ticket tells what has to be given back.
+
+    :param holder: identifier of the thread that asks
+    :param notify: called without any lock when the ticket's state changed or it got a victim; without it, the owner
+        sleeps in :meth:`wait`
+    """
+
+    def __init__(self, unsigned long holder=0, notify=None):
+        self.c.owner = <PyObject *>self
+        self.c.holder = holder
+        self.notify = notify
+        if notify is None:
+            self.parker = Parker()
+
+    def __dealloc__(self):
+        if self.c.record != NULL:
+            decref(self.c.record.owner)
+
+    @property
+    def holder(self):
+        """Identifier of the thread that asks."""
+        return self.c.holder
+
+    @property
+    def state(self):
+        """What the ticket holds or waits for."""
+        return self.c.state
+
+    @property
+    def record(self):
+        """The connection granted."""
+        return None if self.c.record == NULL else <object>self.c.record.owner
+
+    @record.setter
+    def record(self, Record value):
+        cdef record_t *former = self.c.record
+        if value is None:
+            self.c.record = NULL
+        else:
+            incref(value.c.owner)
+            self.c.record = &value.c
+        if former != NULL:
+            decref(former.owner)
+
+    @property
+    def victim(self):
+        """A connection that the owner is to dispose of, so that a slot becomes free."""
+        return None if self.c.victim == NULL else <object>self.c.victim.owner
+
+    @property
+    def on_duty(self):
+        """Its owner disposes of a victim, or was told to."""
+        return self.c.on_duty
+
+    cpdef bint wait(self, timeout=None) except -1:
+        """Sleep until the core has something to tell; what it is, ``state`` and ``victim`` say.
+
+        :param timeout: seconds to sleep at the most, ``None`` for no bound
+        :return: whether it was woken
+        """
+        if self.parker is None:
+            raise RuntimeError('this ticket has a notify callback and cannot be waited for')
+        return self.parker.park(timeout)
+
+    cpdef wake(self):
+        """Tell the owner. Called without any lock."""
+        if self.parker is not None:
+            self.parker.unpark()
+        else:
+            self.notify()
+
+    cpdef Record take_victim(self):
+        """Take over the duty to dispose of the victim; ``None`` if there is none (any more)."""
+        cdef record_t *victim = self.c.victim
+        self.c.victim = NULL
+        return None if victim == NULL else <Record>victim.owner

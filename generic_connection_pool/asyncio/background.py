@@ -1,0 +1,47 @@
+"""Tasks that go on whatever becomes of those who started them."""
+
+import asyncio
+from typing import Any, Callable, Dict
+
+__all__ = ('Background',)
+
+
+class Background:
+    """The tasks of one pool that nobody has to wait for. Each has a callback, which runs exactly once, when it has
+    ended or (its event loop was closed first) will never end.
+    """
+
+    __slots__ = ('_ends',)
+
+    def __init__(self) -> None:
+        self._ends: Dict['asyncio.Task[Any]', Callable[['asyncio.Task[Any]'], object]] = {}
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def add(self, task: 'asyncio.Task[Any]', end: Callable[['asyncio.Task[Any]'], object]) -> None:
+        """Keep a task alive until it ends.
+
+        :param task: the task
+        :param end: called with the task, which is not done if its loop was closed first
+        """
+        self._ends[task] = end
+        if task.get_loop().is_closed():
+            self._end(task)
+        else:
+            task.add_done_callback(self._end)
+
+    def bury(self) -> None:
+        """End those whose loop is closed."""
+        for task in [task for task in self._ends if task.get_loop().is_closed()]:
+            self._end(task)
+
+    def _end(self, task: 'asyncio.Task[Any]') -> None:
+        end = self._ends.pop(task, None)
+        if end is None:
+            return
+        if not task.done():
+            coro = task.get_coro()
+            if coro is not None:  # so that its clean-up runs now and not whenever it is found to be garbage
+                coro.close()
+        end(task)
