@@ -21,8 +21,11 @@ cdef class AsyncPool:
     cdef readonly bint _plain_failure
     cdef readonly bint _collects
     # the event loop that the pool's connections belong to
-    cdef public object _loop
+    cdef object loop
+    # what asyncio notes in the thread's own dictionary while that loop runs there; None where it notes nothing
+    cdef object marker
 
+    cdef bint in_loop(self) except -1
     cdef Record take(self, object endpoint)
     cdef int give_in(self, Record record, uint64_t loan, object exc) except -1
     cdef int refuse(self, object conn, object endpoint) except -1
@@ -40,6 +43,7 @@ cdef class Operation:
     # the coroutine that does what cannot be done at once
     cdef object rest
     cdef int todo
+    cdef bint acquires
 
     cdef object start(self, bint *finished)
     cdef object conclude(self, object value)

@@ -12,8 +12,6 @@ cimport cython
 from cpython.object cimport PyTypeObject
 from cpython.ref cimport PyObject
 
-from generic_connection_pool.exceptions import ConnectionNotAcquiredError
-
 from _cpool.core cimport R_DISPOSE, R_DUE, R_REFUSED
 from _cpool.lock cimport clock_now, decref, incref
 
@@ -36,24 +34,94 @@ COLLECT = DO_COLLECT
 
 cdef object running_loop = _get_running_loop
 
+cdef str LOOP_NOTE = '__asyncio_running_event_loop__'
+
+cdef extern from "Python.h":
+    PyObject *PyThreadState_GetDict()
+    PyObject *PyDict_GetItemWithError(PyObject *dictionary, PyObject *key) except? NULL
+
 cdef extern from *:
     """
-    #define gcp_async_methods(type) ((type)->tp_as_async)
+    /* The StopIteration that carries a result, for Pythons whose await has no use for am_send (3.12 and 3.13): one and
+       the same, as long as nobody keeps it. */
+    static PyObject *gcp_stop = NULL;
+
+    static void gcp_forget(void) {
+    #if PY_VERSION_HEX >= 0x030C0000 && !defined(Py_GIL_DISABLED)
+        if (gcp_stop != NULL && Py_REFCNT(gcp_stop) == 1) {
+            PyObject *former = ((PyStopIterationObject *)gcp_stop)->value;
+            ((PyStopIterationObject *)gcp_stop)->value = Py_NewRef(Py_None);
+            Py_XDECREF(former);
+        }
+    #endif
+    }
+
+    static void gcp_raise_stop(PyObject *value) {
+        PyObject *stop;
+    #if PY_VERSION_HEX >= 0x030C0000 && !defined(Py_GIL_DISABLED)
+        PyBaseExceptionObject *kept = (PyBaseExceptionObject *)gcp_stop;
+        if (kept != NULL && Py_REFCNT(kept) == 1 && kept->traceback == NULL && kept->context == NULL) {
+            PyObject *former = ((PyStopIterationObject *)gcp_stop)->value;
+            ((PyStopIterationObject *)gcp_stop)->value = Py_NewRef(value);
+            PyErr_SetRaisedException(Py_NewRef(gcp_stop));
+            Py_XDECREF(former);
+            return;
+        }
+        stop = PyObject_CallNoArgs(PyExc_StopIteration);
+        if (stop == NULL) return;
+        Py_SETREF(((PyStopIterationObject *)stop)->value, Py_NewRef(value));
+        Py_XSETREF(gcp_stop, Py_NewRef(stop));
+        PyErr_SetRaisedException(stop);
+    #else
+        stop = PyObject_CallOneArg(PyExc_StopIteration, value);
+        if (stop == NULL) return;
+        PyErr_SetObject(PyExc_StopIteration, stop);
+        Py_DECREF(stop);
+    #endif
+    }
+
+    static sendfunc gcp_send = NULL;
+
+    /* tp_iternext: what such a Python calls; NULL without an exception is the result None */
+    static PyObject *gcp_next(PyObject *self) {
+        PyObject *result = NULL;
+        if (gcp_send(self, Py_None, &result) == PYGEN_RETURN) {
+            if (result != Py_None) gcp_raise_stop(result);
+            Py_CLEAR(result);
+        }
+        return result;
+    }
+
+    static void gcp_set_slots(PyTypeObject *type, sendfunc send) {
+        gcp_send = send;
+        type->tp_as_async->am_send = send;
+        type->tp_iternext = gcp_next;
+        PyType_Modified(type);
+    }
     """
     ctypedef enum PySendResult:
         PYGEN_RETURN
         PYGEN_ERROR
         PYGEN_NEXT
     ctypedef PySendResult (*sendfunc)(PyObject *, PyObject *, PyObject **) except PYGEN_ERROR
-    ctypedef struct PyAsyncMethods:
-        sendfunc am_send
     PySendResult PyIter_Send(PyObject *iterator, PyObject *value, PyObject **result) except PYGEN_ERROR
-    PyAsyncMethods *async_methods "gcp_async_methods"(PyTypeObject *type)
-    void PyType_Modified(PyTypeObject *type)
+    void forget_result "gcp_forget"()
+    void set_slots "gcp_set_slots"(PyTypeObject *type, sendfunc send)
+
+
+cdef inline PyObject *noted_loop() except? NULL:
+    # borrowed from the thread's own dictionary
+    cdef PyObject *notes = PyThreadState_GetDict()
+    return NULL if notes == NULL else PyDict_GetItemWithError(notes, <PyObject *>LOOP_NOTE)
 
 
 cdef class Operation:
     """An acquire or a release that is to be awaited. It is begun when it is awaited, as a coroutine is."""
+
+    @property
+    def __name__(self):
+        """What a task shows of it."""
+        return 'ConnectionPool.acquire' if self.acquires else 'ConnectionPool.release'
 
     def __await__(self):
         return self
@@ -135,6 +203,7 @@ cdef class Operation:
             self.subject = None
         else:
             raise RuntimeError('cannot reuse already awaited coroutine')
+        forget_result()
         todo = self.pool.give_in(record, self.loan, self.subject)
         if todo == DO_NOTHING:
             finished[0] = True
@@ -150,18 +219,16 @@ cdef class Operation:
 
 
 @cython.final
-
 cdef class AsyncCall(Operation):
     """What :meth:`AsyncPool.acquire` and :meth:`AsyncPool.release` return."""
 
     def __dealloc__(self):
         if self.todo != A_NOTHING:
-            name = 'acquire' if self.todo == A_ACQUIRE else 'release'
+            name = 'acquire' if self.acquires else 'release'
             warnings.warn(f"coroutine 'ConnectionPool.{name}' was never awaited", RuntimeWarning, stacklevel=1)
 
 
 @cython.final
-@cython.freelist(32)
 cdef class AsyncLease(Operation):
     """The context manager that :meth:`AsyncPool.connection` returns: holds one connection for its block.
 
@@ -179,6 +246,7 @@ cdef class AsyncLease(Operation):
         if self.record is not None:
             raise RuntimeError('this context manager is in use already: call connection() once for each block')
         self.rest = None
+        self.acquires = True
         self.todo = A_ENTER
         return self
 
@@ -187,6 +255,7 @@ cdef class AsyncLease(Operation):
             raise RuntimeError('this context manager has not been entered')
         self.subject = exc
         self.rest = None
+        self.acquires = False
         self.todo = A_EXIT
         return self
 
@@ -224,10 +293,9 @@ cdef PySendResult send_operation(PyObject *self, PyObject *value, PyObject **res
     return state
 
 
-for operation_type in (AsyncCall, AsyncLease):
-    # Cython has no special method for this slot, without which a result takes a StopIteration
-    async_methods(<PyTypeObject *>operation_type).am_send = send_operation
-    PyType_Modified(<PyTypeObject *>operation_type)
+# Cython has no special method for am_send, without which each result takes a StopIteration.
+set_slots(<PyTypeObject *>AsyncCall, send_operation)
+set_slots(<PyTypeObject *>AsyncLease, send_operation)
 
 
 cdef class AsyncPool:
@@ -280,6 +348,7 @@ cdef class AsyncPool:
         call.pool = self
         call.endpoint = endpoint
         call.timeout = timeout
+        call.acquires = True
         call.todo = A_ACQUIRE
         return call
 
@@ -297,9 +366,27 @@ cdef class AsyncPool:
         call.todo = A_RELEASE
         return call
 
+    @property
+    def _loop(self):
+        """The event loop that the pool's connections belong to."""
+        return self.loop
+
+    @_loop.setter
+    def _loop(self, loop):
+        cdef PyObject *noted = noted_loop()
+        self.loop = loop
+        self.marker = None if noted == NULL else <object>noted
+
+    cdef bint in_loop(self) except -1:
+        # Whether it is the pool's loop that runs. Asking asyncio costs a system call before Python 3.12, so what is
+        # asked is whether asyncio has noted another one since.
+        if self.marker is not None:
+            return noted_loop() == <PyObject *>self.marker
+        return self.loop is not None and running_loop() is self.loop
+
     cdef Record take(self, object endpoint):
         # lend an idle connection, if there is one and no hook wants to be asked
-        if self._plain_acquire and self._loop is not None and running_loop() is self._loop:
+        if self._plain_acquire and self.in_loop():
             return self.core.lend_idle(endpoint, 0)
         return None
 
@@ -328,6 +415,9 @@ cdef class AsyncPool:
 
     cdef int refuse(self, object conn, object endpoint) except -1:
         if not self.core.s.forced:
+            # the package imports this module
+            from generic_connection_pool.exceptions import ConnectionNotAcquiredError
+
             raise ConnectionNotAcquiredError(
                 f'{conn!r} is not acquired from endpoint {endpoint!r}: it was given back before, or belongs elsewhere'
             )

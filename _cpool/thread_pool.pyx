@@ -5,8 +5,6 @@ from types import GenericAlias
 
 cimport cython
 
-from generic_connection_pool.exceptions import ConnectionNotAcquiredError
-
 from _cpool.core cimport R_DISPOSE, R_DUE, R_REFUSED
 from _cpool.lock cimport PyThread_get_thread_ident, clock_now
 from _cpool.structs cimport S_DISPOSING, S_RETURNING, T_CONNECTION, T_SLOT
@@ -177,6 +175,9 @@ cdef class ThreadPool:
 
     cdef int refuse(self, object conn, object endpoint) except -1:
         if not self.core.s.forced:
+            # the package imports this module
+            from generic_connection_pool.exceptions import ConnectionNotAcquiredError
+
             raise ConnectionNotAcquiredError(
                 f'{conn!r} is not acquired from endpoint {endpoint!r}: it was given back before, or belongs elsewhere'
             )

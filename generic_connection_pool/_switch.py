@@ -13,7 +13,18 @@ __all__ = ('COMPILED_MODULES', 'VARIABLE', 'pure_setting')
 VARIABLE = 'GENERIC_CONNECTION_POOL_PURE'
 
 #: the modules of the package ``_cpool``
-COMPILED_MODULES = ('async_pool', 'core', 'deque', 'heap', 'lock', 'record', 'thread_pool', 'waiters')
+COMPILED_MODULES = (
+    'async_pool',
+    'core',
+    'heap',
+    'invariants',
+    'lock',
+    'policy',
+    'record',
+    'store',
+    'thread_pool',
+    'waiters',
+)
 
 
 def pure_setting(environ: Mapping[str, str] = os.environ) -> Optional[bool]:

@@ -79,19 +79,21 @@ def critical(method: CallableT) -> CallableT:
     @functools.wraps(method)
     def operation(self: Any, *args: Any) -> Any:
         mutex = self.mutex
-        with mutex.lock:
-            if mutex.busy:
-                raise ReentryError(
-                    'the pool was called from a finalizer or signal handler that had interrupted it in the same thread;'
-                    ' with the pure-Python core, only releasing and closing are possible there'
-                )
-            try:
-                mutex.busy = True
-                return method(self, *args)
-            finally:
-                mutex.busy = False
-                if mutex.deferred:
-                    mutex.run_deferred()
+        try:
+            with mutex.lock:
+                if mutex.busy:
+                    raise ReentryError(
+                        'the pool was called from a finalizer or signal handler that had interrupted it in the same '
+                        'thread; with the pure-Python core, only releasing and closing are possible there'
+                    )
+                try:
+                    mutex.busy = True
+                    return method(self, *args)
+                finally:
+                    mutex.busy = False
+        finally:
+            if mutex.deferred and not mutex.busy:  # if another thread is busy, it does
+                mutex.run_deferred()
 
     return cast(CallableT, operation)
 

@@ -20,14 +20,7 @@ Tickets = Dict[Ticket, None]
 
 
 class Policy:
-    """The state of one pool, and the rules that grant its connections and slots.
-
-    :param min_idle: connections of an endpoint that are kept until their lifetime is over, 0 or more
-    :param max_size: connections of one endpoint at the most, 1 or more
-    :param total_max_size: connections of all endpoints at the most, 1 or more
-    :param idle_timeout: seconds until an idle connection beyond ``min_idle`` is due, 0 or more
-    :param max_lifetime: seconds until any connection is due, 0 or more
-    """
+    """The rules that grant a pool's connections and slots."""
 
     def __init__(self, min_idle: int, max_size: int, total_max_size: int, idle_timeout: float, max_lifetime: float):
         self.min_idle = min_idle

@@ -1,9 +1,12 @@
 """Tasks that go on whatever becomes of those who started them."""
 
 import asyncio
+import logging
 from typing import Any, Callable, Dict
 
 __all__ = ('Background',)
+
+logger = logging.getLogger(__name__)
 
 
 class Background:
@@ -41,7 +44,15 @@ class Background:
         if end is None:
             return
         if not task.done():
-            coro = task.get_coro()
-            if coro is not None:  # so that its clean-up runs now and not whenever it is found to be garbage
-                coro.close()
+            _close(task)
         end(task)
+
+
+def _close(task: 'asyncio.Task[Any]') -> None:
+    """Have a task's coroutine clean up now, and not whenever it is found to be garbage."""
+    coro = task.get_coro()
+    try:
+        if coro is not None:
+            coro.close()
+    except Exception:  # of the user's code; it may await something, which it cannot any more
+        logger.exception('a coroutine failed to end after its event loop was closed')

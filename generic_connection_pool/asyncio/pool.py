@@ -15,7 +15,6 @@ from .._core import (
     COLLECT,
     CONNECTION,
     DISPOSE,
-    DISPOSING,
     HOOKS,
     RETURNING,
     SLOT,
@@ -329,6 +328,8 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
             for record in list(self._doomed):
                 self._dispose(record)
             self._dispose_all_idle()  # they belong to the loop that has ended
+        else:
+            self._loop = loop  # the compiled core notes this run of it
         return True
 
     # -- releasing and disposing
@@ -386,8 +387,8 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
 
     def _scrap(self, record: Record) -> None:
         """Dispose of a connection whose release has begun."""
-        self._core.discard(record)
-        self._dispose(record)
+        if self._core.discard(record):
+            self._dispose(record)
 
     def _dispose(self, record: Record) -> 'Optional[asyncio.Task[None]]':
         """Have the manager dispose of a doomed connection, whatever becomes of the caller. Returns the task, if any."""

@@ -9,7 +9,7 @@ import asyncpg
 
 from ..asyncio.manager import BaseConnectionManager
 from . import _streams
-from ._postgres import DsnParameters, connect_parameters
+from ._postgres import DsnParameters, connect_parameters, malformed_dsn
 from ._sockets import is_quiet
 
 __all__ = ('DbConnection', 'DbConnectionManager', 'DbEndpoint', 'DsnParameters')
@@ -52,11 +52,20 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, DbConnection]):
         :param endpoint: the name of the endpoint
         :return: the connection
         :raises KeyError: there are no parameters for that name
+        :raises ValueError: its DSN cannot be parsed
         :raises asyncpg.PostgresError: the server does not let us in
         :raises OSError: the server cannot be reached
         """
         params = connect_parameters(self._dsn_params, endpoint)
-        conn: DbConnection = await asyncpg.connect(**params)
+        try:
+            conn: DbConnection = await asyncpg.connect(**params)
+        except asyncpg.InterfaceError:
+            # some are ValueErrors, but speak of settings only
+            raise
+        except ValueError:
+            if 'dsn' not in params:
+                raise
+            raise ValueError(malformed_dsn(endpoint)) from None
         return conn
 
     async def dispose(self, endpoint: DbEndpoint, conn: DbConnection) -> None:

@@ -12,7 +12,7 @@ import psycopg2
 import psycopg2.extensions as pg
 
 from ..threading.manager import BaseConnectionManager
-from ._postgres import DsnParameters, connect_parameters
+from ._postgres import DsnParameters, connect_parameters, malformed_dsn
 from ._sockets import is_quiet
 
 __all__ = ('DbConnectionManager', 'DbEndpoint', 'DsnParameters')
@@ -59,13 +59,17 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, pg.connection]):
         :return: the connection
         :raises KeyError: there are no parameters for that name
         :raises TimeoutError: it took too long
-        :raises psycopg2.Error: the server cannot be reached, or does not let us in
+        :raises psycopg2.Error: the DSN cannot be parsed, the server cannot be reached, or does not let us in
         """
         params = connect_parameters(self._dsn_params, endpoint)
+        parsed = _parse(params, endpoint)
         if timeout is None:
             conn: pg.connection = psycopg2.connect(**params)
             return conn
-        return _connect_within(timeout, endpoint, _with_connect_timeout(params, timeout))
+        if 'connect_timeout' not in parsed:
+            # libpq is to give up as well, soon after us
+            params = {**params, 'connect_timeout': max(2, math.ceil(timeout) + 1)}
+        return _connect_within(timeout, endpoint, params)
 
     def dispose(self, endpoint: DbEndpoint, conn: pg.connection, timeout: Optional[float] = None) -> None:
         """Close a connection. A query that still runs on it, in another thread, fails at once.
@@ -186,12 +190,16 @@ def _shut_down(fd: int) -> None:
         sock.close()
 
 
-def _with_connect_timeout(params: Mapping[str, Any], timeout: float) -> Dict[str, Any]:
-    """Return connect keywords that make libpq give up as well, soon after the caller has."""
-    merged = dict(params)
-    if 'connect_timeout' not in {**pg.parse_dsn(params.get('dsn') or ''), **params}:
-        merged['connect_timeout'] = max(2, math.ceil(timeout) + 1)
-    return merged
+def _parse(params: Mapping[str, Any], endpoint: str) -> Mapping[str, Any]:
+    """Return connect keywords along with those that their DSN contains."""
+    try:
+        parsed = pg.parse_dsn(params.get('dsn') or '')
+    except psycopg2.ProgrammingError:
+        raise psycopg2.ProgrammingError(malformed_dsn(endpoint)) from None
+    if not parsed.get('port', '0').replace(',', '').isdigit():
+        # what follows a slash in a user name or password is taken for something else
+        raise psycopg2.ProgrammingError(malformed_dsn(endpoint))
+    return {**parsed, **params}
 
 
 def _connect_within(timeout: float, endpoint: str, params: Mapping[str, Any]) -> pg.connection:

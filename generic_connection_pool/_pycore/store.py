@@ -1,0 +1,125 @@
+"""What one pool has, and how it is found."""
+
+from typing import Any, Hashable, List, Optional, Tuple
+
+from .endpoint import Endpoint
+from .invariants import check_invariants
+from .lock import critical
+from .policy import Policy
+from .record import LENT, Record
+
+__all__ = ('Store',)
+
+
+class Store(Policy):
+    """The state of one pool, to be looked at.
+
+    :param min_idle: connections of an endpoint that are kept until their lifetime is over, 0 or more
+    :param max_size: connections of one endpoint at the most, 1 or more
+    :param total_max_size: connections of all endpoints at the most, 1 or more
+    :param idle_timeout: seconds until an idle connection beyond ``min_idle`` is due, 0 or more
+    :param max_lifetime: seconds until any connection is due, 0 or more
+    """
+
+    # -- looking on
+
+    def find(self, conn: Any, key: Hashable) -> Optional[Record]:
+        """The record of an acquired connection: of this very object or, if that is none of the pool's, of an equal one.
+
+        :param conn: the connection
+        :param key: its endpoint
+        :return: the record, or ``None`` if the endpoint has not lent such a connection
+        """
+        same = self._lent_as(conn)
+        for record in same:
+            if record.key is key or record.key == key:
+                return record
+        endpoint = None if same else self._find(key)
+        if endpoint is None:
+            return None
+        for record in self._lent_by(endpoint, conn):
+            if _equal(record.conn, conn):
+                return record
+        return None
+
+    @critical
+    def _lent_as(self, conn: Any) -> List[Record]:
+        return self._lent.find(conn)
+
+    @critical
+    def _lent_by(self, endpoint: Endpoint, conn: Any) -> List[Record]:
+        if any(record.conn is conn for record in endpoint.idle) or any(r.conn is conn for r in endpoint.lent):
+            return []
+        return [record for record in endpoint.lent if record.state == LENT]
+
+    def size(self, key: Hashable) -> int:
+        """All slots of an endpoint that are in use."""
+        return self._counts(key)[0]
+
+    def idle_size(self, key: Hashable) -> int:
+        """The idle connections of an endpoint."""
+        return self._counts(key)[1]
+
+    def lent_size(self, key: Hashable) -> int:
+        """The acquired connections of an endpoint."""
+        return self._counts(key)[2]
+
+    def waiting(self, key: Hashable) -> int:
+        """How many wait for a connection of an endpoint."""
+        return self._counts(key)[3]
+
+    def _counts(self, key: Hashable) -> Tuple[int, int, int, int]:
+        endpoint = self._find(key)
+        return (0, 0, 0, 0) if endpoint is None else self._counts_of(endpoint)
+
+    @critical
+    def _counts_of(self, endpoint: Endpoint) -> Tuple[int, int, int, int]:
+        return endpoint.count, len(endpoint.idle), endpoint.lent.count, endpoint.waiters.count
+
+    def holders(self, key: Hashable) -> List[int]:
+        """Identifiers of the threads that hold an endpoint's connections, one for each."""
+        endpoint = self._find(key)
+        return [] if endpoint is None else self._holders(endpoint)
+
+    @critical
+    def _holders(self, endpoint: Endpoint) -> List[int]:
+        return [record.holder for record in endpoint.lent]
+
+    def endpoints(self) -> List[Hashable]:
+        """The keys of all endpoints that exist."""
+        return [endpoint.key for endpoint in self._endpoints]
+
+    @critical
+    def check_invariants(self) -> None:
+        """For tests: raise an AssertionError if what the core keeps true is not."""
+        check_invariants(self)
+
+    # -- finding endpoints; no lock is held while keys are compared
+
+    def _find(self, key: Hashable) -> Optional[Endpoint]:
+        for endpoint in self._endpoints.bucket(hash(key)):
+            if endpoint.key is key or endpoint.key == key:
+                return endpoint
+        return None
+
+    def _find_or_make(self, key: Hashable) -> Endpoint:
+        key_hash = hash(key)
+        while True:
+            bucket = self._endpoints.bucket(key_hash)
+            for endpoint in bucket:
+                if endpoint.key is key or endpoint.key == key:
+                    return endpoint
+            endpoint = Endpoint(key, key_hash)
+            if self._insert(endpoint, bucket):
+                return endpoint
+
+    @critical
+    def _insert(self, endpoint: Endpoint, bucket: Tuple[Endpoint, ...]) -> bool:
+        return self._endpoints.insert(endpoint, bucket)
+
+
+def _equal(one: object, other: object) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:  # connections are told apart by identity: one whose __eq__ fails is no other's equal
+        return False

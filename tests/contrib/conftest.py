@@ -1,0 +1,95 @@
+"""Fixtures for the tests of the ready-made managers: real servers, and a watch over file descriptors."""
+
+import contextlib
+import pathlib
+import shutil
+import socket
+import tempfile
+from typing import Iterator
+
+import pytest
+from support.certificates import Certificates
+from support.postgres import PostgresServer, postgres_server
+from support.servers import EchoServer, eventually, has_ipv6, open_descriptors, tcp_echo_server, unix_echo_server
+
+
+@pytest.fixture(autouse=True)
+def no_descriptor_is_left_open() -> Iterator[None]:
+    """Fails any test that leaves a file descriptor open."""
+    before = open_descriptors()
+    yield
+    eventually(lambda: open_descriptors() <= before, 'the closing of all file descriptors')
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason='there is no IPv6 loopback address')
+needs_unix = pytest.mark.skipif(not hasattr(socket, 'AF_UNIX'), reason='there are no UNIX sockets')
+
+
+@pytest.fixture(params=['127.0.0.1', pytest.param('::1', marks=needs_ipv6)])
+def host(request: pytest.FixtureRequest) -> str:
+    address: str = request.param
+    return address
+
+
+@pytest.fixture
+def echo(host: str) -> Iterator[EchoServer]:
+    with tcp_echo_server(host) as server:
+        yield server
+
+
+@pytest.fixture(scope='session')
+def certificates() -> Certificates:
+    pytest.importorskip('trustme', exc_type=ImportError)
+    return Certificates()
+
+
+@pytest.fixture
+def tls_echo(host: str, certificates: Certificates) -> Iterator[EchoServer]:
+    with tcp_echo_server(host, certificates.server()) as server:
+        yield server
+
+
+@pytest.fixture
+def short_directory() -> Iterator[pathlib.Path]:
+    """A directory whose path leaves room in the address of a UNIX socket."""
+    directory = pathlib.Path(tempfile.mkdtemp(prefix='gcp-'))
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(params=['127.0.0.1', pytest.param('::1', marks=needs_ipv6), pytest.param('unix', marks=needs_unix)])
+def plain_echo(request: pytest.FixtureRequest, short_directory: pathlib.Path) -> Iterator[EchoServer]:
+    """An echo server without encryption, over TCP or a UNIX socket."""
+    where = request.param
+    with unix_echo_server(str(short_directory / 'echo')) if where == 'unix' else tcp_echo_server(where) as server:
+        yield server
+
+
+@pytest.fixture(params=[
+    ('127.0.0.1', False),
+    ('127.0.0.1', True),
+    pytest.param(('::1', True), marks=needs_ipv6),
+    pytest.param(('unix', False), marks=needs_unix),
+], ids=lambda where: where[0] + ('-tls' if where[1] else ''))
+def any_echo(request: pytest.FixtureRequest, short_directory: pathlib.Path) -> Iterator[EchoServer]:
+    """An echo server of any kind, over TCP, TLS or a UNIX socket."""
+    where, encrypts = request.param
+    if where == 'unix':
+        making = unix_echo_server(str(short_directory / 'echo'))
+    else:
+        making = tcp_echo_server(where, request.getfixturevalue('certificates').server() if encrypts else None)
+    with making as server:
+        yield server
+
+
+@pytest.fixture(scope='session')
+def postgres() -> Iterator[PostgresServer]:
+    pytest.importorskip('psycopg2', exc_type=ImportError)
+    with contextlib.ExitStack() as stack:
+        parent = pathlib.Path(tempfile.mkdtemp(prefix='gcp-postgres-'))
+        stack.callback(shutil.rmtree, parent)
+        try:
+            server = stack.enter_context(postgres_server(parent / 'data'))
+        except ImportError as exc:
+            pytest.skip(f'no PostgreSQL server to be had: {exc}')
+        yield server

@@ -1,0 +1,346 @@
+"""The manager of psycopg2 connections, against a real server."""
+
+import contextlib
+import signal
+import socket
+import threading
+import time
+from typing import Any, Callable, Dict, Iterator
+
+import pytest
+
+psycopg2 = pytest.importorskip('psycopg2', exc_type=ImportError)
+
+from psycopg2 import extensions  # noqa: E402
+from support.postgres import DATABASES, PASSWORD, USER_WITH_PASSWORD, PostgresServer  # noqa: E402
+from support.servers import eventually, open_descriptors, refusing_port, silent_server  # noqa: E402
+
+from generic_connection_pool.contrib._sockets import is_quiet  # noqa: E402
+from generic_connection_pool.contrib.psycopg2 import DbConnectionManager  # noqa: E402
+from generic_connection_pool.threading import ConnectionPool  # noqa: E402
+
+Pool = ConnectionPool[str, extensions.connection]
+ALPHA = DATABASES[0]
+
+
+@pytest.fixture
+def manager(postgres: PostgresServer) -> DbConnectionManager:
+    return DbConnectionManager({name: postgres.parameters(name) for name in DATABASES})
+
+
+@pytest.fixture
+def conn(manager: DbConnectionManager) -> Iterator[extensions.connection]:
+    conn = manager.create(ALPHA)
+    yield conn
+    manager.dispose(ALPHA, conn)
+
+
+def fetch(conn: extensions.connection, sql: str, *args: Any) -> Any:
+    """Run a query and return the first value of its answer."""
+    with conn.cursor() as cursor:
+        cursor.execute(sql, args)
+        return cursor.fetchone()[0]  # type: ignore[index]
+
+
+# -- creating
+
+
+def test_an_unknown_endpoint_is_named_and_so_are_the_known_but_no_password(postgres: PostgresServer) -> None:
+    manager = DbConnectionManager({'main': postgres.parameters(password=PASSWORD), 'other': postgres.parameters()})
+    with pytest.raises(KeyError, match="'typo'.*'main', 'other'") as caught:
+        manager.create('typo')
+    assert PASSWORD not in str(caught.value)
+    assert PASSWORD not in repr(manager)
+
+
+@pytest.mark.parametrize('timeout', [None, 5.0])
+def test_a_wrong_password_is_an_error_that_does_not_tell_it(postgres: PostgresServer, timeout: Any) -> None:
+    wrong = 'wrong-secret'
+    manager = DbConnectionManager({'main': postgres.parameters(user=USER_WITH_PASSWORD, password=wrong)})
+    before = open_descriptors()
+    with pytest.raises(psycopg2.OperationalError, match='password authentication failed') as caught:
+        manager.create('main', timeout)
+    assert wrong not in str(caught.value)
+    eventually(lambda: open_descriptors() == before)
+
+
+@pytest.mark.parametrize('dsn', [
+    'postgresql://user:zy%%qx@localhost/db',
+    'postgresql://user:zy/qx@localhost/db',
+    'postgres//user:zy-qx@localhost/db',
+    'host=localhost password=zy qx',
+])
+@pytest.mark.parametrize('timeout', [None, 5.0])
+def test_a_dsn_that_cannot_be_parsed_is_not_told(dsn: str, timeout: Any) -> None:
+    with pytest.raises(psycopg2.ProgrammingError, match="dsn of endpoint 'main' cannot be parsed") as caught:
+        DbConnectionManager({'main': {'dsn': dsn}}).create('main', timeout)
+    assert not any(part in str(caught.value) for part in ('zy', 'qx'))
+
+
+def test_a_dsn_may_be_a_url(postgres: PostgresServer) -> None:
+    where = postgres.parameters()
+    dsn = f"postgresql://postgres@/{ALPHA}?host={where['host']}&port={where['port']}"
+    manager = DbConnectionManager({'main': {'dsn': dsn}})
+    for timeout in (None, 5.0):
+        conn = manager.create('main', timeout)
+        assert fetch(conn, 'SELECT current_database()') == ALPHA
+        manager.dispose('main', conn)
+
+
+def test_a_right_password_is_accepted(postgres: PostgresServer) -> None:
+    manager = DbConnectionManager({'main': postgres.parameters(user=USER_WITH_PASSWORD, password=PASSWORD)})
+    conn = manager.create('main', 5)
+    assert PASSWORD not in repr(conn)
+    assert fetch(conn, 'SELECT current_user') == USER_WITH_PASSWORD
+    manager.dispose('main', conn)
+
+
+@pytest.mark.parametrize('timeout', [None, 5.0])
+def test_an_unknown_database_is_named(postgres: PostgresServer, timeout: Any) -> None:
+    manager = DbConnectionManager({'main': postgres.parameters('nowhere')})
+    with pytest.raises(psycopg2.OperationalError, match='"nowhere" does not exist'):
+        manager.create('main', timeout)
+
+
+@pytest.mark.parametrize('timeout', [None, 5.0])
+def test_a_refused_connection_says_where(timeout: Any) -> None:
+    port = refusing_port()
+    manager = DbConnectionManager({'main': {'host': '127.0.0.1', 'port': port, 'user': 'x'}})
+    with pytest.raises(psycopg2.OperationalError, match=str(port)):
+        manager.create('main', timeout)
+
+
+@pytest.fixture
+def brief_threads() -> Iterator[None]:
+    """Waits for the threads that were left to themselves."""
+    yield
+    eventually(lambda: not any(thread.name == 'gcp-connect' for thread in threading.enumerate()))
+
+
+def test_a_server_that_never_answers_is_given_up_in_time(brief_threads: None) -> None:
+    with silent_server() as (host, port):
+        manager = DbConnectionManager({'main': {'host': host, 'port': port, 'user': 'x', 'connect_timeout': 2}})
+        started = time.monotonic()
+        with pytest.raises(TimeoutError, match="'main'"):
+            manager.create('main', timeout=0.1)
+        assert 0.09 < time.monotonic() - started < 1
+
+
+def test_an_acquire_gives_up_in_time_when_a_server_never_answers(brief_threads: None) -> None:
+    with silent_server() as (host, port):
+        pool: Pool = ConnectionPool(DbConnectionManager({'main': {'host': host, 'port': port, 'user': 'x'}}))
+        with pytest.raises(TimeoutError):
+            pool.acquire('main', timeout=0.1)
+        assert pool.get_size() == 0
+        pool.close()
+
+
+def test_the_timeout_of_the_connect_keywords_holds_too() -> None:
+    with silent_server() as (host, port):
+        manager = DbConnectionManager({'main': {'dsn': f'host={host} port={port} user=x connect_timeout=2'}})
+        with pytest.raises(psycopg2.OperationalError, match='timeout'):
+            manager.create('main', timeout=30)
+
+
+def test_no_time_is_too_little_to_connect(manager: DbConnectionManager) -> None:
+    with pytest.raises(TimeoutError):
+        manager.create(ALPHA, timeout=0)
+
+
+def test_a_connection_that_comes_too_late_is_closed(
+    postgres: PostgresServer, manager: DbConnectionManager, brief_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = delay_connect(monkeypatch)
+    with pytest.raises(TimeoutError):
+        manager.create(ALPHA, timeout=0.02)
+    late.set()
+    eventually(lambda: not any(thread.name == 'gcp-connect' for thread in threading.enumerate()))
+    monkeypatch.undo()
+    eventually(lambda: postgres.sessions() == 0)
+
+
+@pytest.mark.skipif(not hasattr(signal, 'setitimer'), reason='there is no timer signal')
+def test_an_interrupted_connect_closes_what_it_has_connected(
+    postgres: PostgresServer, manager: DbConnectionManager, brief_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = delay_connect(monkeypatch)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            manager.create(ALPHA, timeout=10)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    late.set()
+    eventually(lambda: not any(thread.name == 'gcp-connect' for thread in threading.enumerate()))
+    monkeypatch.undo()
+    eventually(lambda: postgres.sessions() == 0)
+
+
+def delay_connect(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Have psycopg2 connect no sooner than the event that is returned is set."""
+    connect: Callable[..., Any] = psycopg2.connect
+    late = threading.Event()
+
+    def delayed(**params: Any) -> Any:
+        assert late.wait(10)
+        return connect(**params)
+
+    monkeypatch.setattr(psycopg2, 'connect', delayed)
+    return late
+
+
+# -- checking
+
+
+def test_an_idle_connection_is_found_alive_time_and_again(
+    manager: DbConnectionManager, conn: extensions.connection
+) -> None:
+    assert manager.check_aliveness(ALPHA, conn, 0)
+    assert fetch(conn, 'SELECT 1') == 1
+    assert manager.check_aliveness(ALPHA, conn)
+
+
+def test_a_session_that_was_ended_is_found_dead(
+    manager: DbConnectionManager, conn: extensions.connection, postgres: PostgresServer
+) -> None:
+    postgres.kill(fetch(conn, 'SELECT pg_backend_pid()'))
+    eventually(lambda: not is_quiet(conn.fileno()))
+    assert not manager.check_aliveness(ALPHA, conn)
+
+
+def test_a_server_process_that_crashed_is_found_dead(
+    manager: DbConnectionManager, conn: extensions.connection
+) -> None:
+    # no farewell, just the end of the stream
+    with socket.fromfd(conn.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.shutdown(socket.SHUT_RDWR)
+    assert not manager.check_aliveness(ALPHA, conn)
+
+
+def test_a_message_that_nobody_asked_for_does_no_harm(
+    manager: DbConnectionManager, conn: extensions.connection, postgres: PostgresServer
+) -> None:
+    fetch(conn, 'LISTEN news; SELECT 1')
+    conn.commit()
+    postgres.query("SELECT pg_notify('news', 'hello')")
+    eventually(lambda: not is_quiet(conn.fileno()))
+    assert manager.check_aliveness(ALPHA, conn)
+    assert is_quiet(conn.fileno())
+    assert fetch(conn, 'SELECT 1') == 1
+
+
+def test_a_connection_closed_by_its_user_is_found_dead(
+    manager: DbConnectionManager, conn: extensions.connection
+) -> None:
+    conn.close()
+    assert not manager.check_aliveness(ALPHA, conn)
+
+
+# -- the other hooks
+
+
+def test_a_transaction_that_is_open_when_a_connection_is_acquired_is_rolled_back(
+    manager: DbConnectionManager, conn: extensions.connection
+) -> None:
+    fetch(conn, 'SELECT 1')
+    manager.on_acquire(ALPHA, conn)
+    assert conn.get_transaction_status() == extensions.TRANSACTION_STATUS_IDLE
+
+
+def test_a_rollback_that_fails_on_acquiring_is_an_error_and_closes_the_connection(
+    manager: DbConnectionManager, conn: extensions.connection, postgres: PostgresServer
+) -> None:
+    postgres.kill(fetch(conn, 'SELECT pg_backend_pid()'))
+    with pytest.raises(psycopg2.Error):
+        manager.on_acquire(ALPHA, conn)
+    assert conn.closed
+
+
+def test_a_rollback_that_fails_on_releasing_closes_the_connection(
+    manager: DbConnectionManager, conn: extensions.connection, postgres: PostgresServer,
+    caplog: pytest.LogCaptureFixture
+) -> None:
+    manager.on_acquire(ALPHA, conn)
+    postgres.kill(fetch(conn, 'SELECT pg_backend_pid()'))
+    manager.on_release(ALPHA, conn)
+    assert conn.closed
+    assert not manager.check_aliveness(ALPHA, conn)
+    assert 'could not be cleaned up' in caplog.text
+
+
+def test_nothing_is_asked_of_the_server_if_no_transaction_is_open(
+    manager: DbConnectionManager, conn: extensions.connection, postgres: PostgresServer
+) -> None:
+    postgres.kill(conn.info.backend_pid)
+    # a round trip would fail
+    manager.on_acquire(ALPHA, conn)
+    manager.on_release(ALPHA, conn)
+    assert not conn.closed
+
+
+FAILURES: Dict[Any, bool] = {
+    ValueError(): True,
+    psycopg2.ProgrammingError(): True,
+    psycopg2.OperationalError(): False,
+    psycopg2.InterfaceError(): False,
+    TimeoutError(): False,
+    ConnectionResetError(): False,
+    KeyboardInterrupt(): False,
+    GeneratorExit(): False,
+}
+
+
+@pytest.mark.parametrize('failure', FAILURES, ids=lambda failure: type(failure).__name__)
+def test_a_failure_tells_whether_a_session_can_go_on(
+    manager: DbConnectionManager, conn: extensions.connection, failure: BaseException
+) -> None:
+    assert manager.is_reusable(ALPHA, conn, failure) is FAILURES[failure]
+
+
+def test_a_session_cannot_go_on_in_the_middle_of_a_query_or_when_it_is_closed(
+    manager: DbConnectionManager, conn: extensions.connection
+) -> None:
+    with busy(conn):
+        assert not manager.is_reusable(ALPHA, conn, ValueError())
+        assert not manager.check_aliveness(ALPHA, conn)
+        conn.cancel()
+    conn.close()
+    assert not manager.is_reusable(ALPHA, conn, ValueError())
+
+
+def test_disposing_ends_a_running_query_at_once(
+    manager: DbConnectionManager, conn: extensions.connection
+) -> None:
+    started = time.monotonic()
+    with busy(conn):
+        manager.dispose(ALPHA, conn, timeout=1)
+    assert time.monotonic() - started < 5
+    assert conn.closed
+
+
+def test_disposing_does_not_mind_a_server_that_is_gone_or_a_connection_that_is_closed(
+    manager: DbConnectionManager, conn: extensions.connection, postgres: PostgresServer
+) -> None:
+    postgres.kill(conn.info.backend_pid)
+    manager.dispose(ALPHA, conn)
+    manager.dispose(ALPHA, conn)
+    assert conn.closed
+
+
+@contextlib.contextmanager
+def busy(conn: extensions.connection) -> Iterator[None]:
+    """Run a query in another thread, which has to be ended from within the block."""
+    # a BEGIN before the query would make the connection busy twice
+    conn.autocommit = True
+
+    def sleep() -> None:
+        with contextlib.suppress(psycopg2.Error):
+            fetch(conn, 'SELECT 1 FROM pg_sleep(30)')
+
+    thread = threading.Thread(target=sleep)
+    thread.start()
+    eventually(lambda: conn.get_transaction_status() == extensions.TRANSACTION_STATUS_ACTIVE)
+    yield
+    thread.join(10)
+    assert not thread.is_alive()

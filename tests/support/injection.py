@@ -1,0 +1,92 @@
+"""Has something happen in the middle of somebody else's code: between any two of its bytecodes, one after the other.
+
+What may happen there in real life: a signal handler that raises, a finalizer, a switch to another thread.
+"""
+
+import gc
+import itertools
+import pathlib
+import sys
+from types import FrameType
+from typing import Any, Callable, Iterator, Tuple
+
+import generic_connection_pool
+
+PACKAGE = pathlib.Path(generic_connection_pool.__file__).parent
+#: the Python code of the threads pool but for its core
+FACADE = tuple(map(str, [*(PACKAGE / 'threading').glob('*.py'), PACKAGE / 'common.py']))
+#: the core in pure Python; no bytecode of it runs when the compiled one is in use
+CORE = tuple(map(str, (PACKAGE / '_pycore').glob('*.py')))
+
+
+class Injection:
+    """Runs an action before the n-th bytecode that is executed in some files within the block, in this thread.
+
+    What the action raises, the code raises there. The action itself is not traced. The garbage collector rests meanwhile,
+    because the finalizers that it would run are not what the block is about.
+    """
+
+    def __init__(self, place: int, action: Callable[[], Any], files: Tuple[str, ...] = FACADE):
+        self.place = place
+        self.action = action
+        self.files = files
+        self.seen = 0
+        #: where it happened
+        self.where = ''
+
+    @property
+    def happened(self) -> bool:
+        return self.seen >= self.place
+
+    def __enter__(self) -> 'Injection':
+        self._before = sys.gettrace()
+        gc.disable()
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        sys.settrace(self._before)
+        gc.enable()
+
+    def _trace(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if frame.f_code.co_filename not in self.files or frame.f_code.co_name == '__del__':
+            return None
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        return self._trace_opcode
+
+    def _trace_opcode(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if event == 'opcode' and not self.happened:
+            self.seen += 1
+            if self.happened:
+                self.where = f'{pathlib.Path(frame.f_code.co_filename).name}:{frame.f_lineno}, byte {frame.f_lasti}'
+                self.action()
+        return self._trace_opcode
+
+
+def everywhere(scenario: Callable[[Callable[[Callable[[], Any]], Injection]], None], *files: str) -> int:
+    """Run a scenario again and again, with something happening at one bytecode later each time, until it has ended first.
+
+    :param scenario: gets a function that makes the injection of an action
+    :param files: where it may happen, the facade by default
+    :return: at how many places it happened
+    """
+    for place in _places():
+        made = []
+
+        def inject(action: Callable[[], Any], place: int = place) -> Injection:
+            made.append(Injection(place, action, files or FACADE))
+            return made[-1]
+
+        try:
+            scenario(inject)
+        except BaseException as exc:
+            where = [injection.where for injection in made]
+            raise AssertionError(f'with something happening at {where} (place {place}): {exc!r}') from exc
+        if not any(injection.happened for injection in made):
+            return place - 1
+    raise AssertionError('the scenario does not end')
+
+
+def _places() -> Iterator[int]:
+    return itertools.count(1)
