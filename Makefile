@@ -10,7 +10,7 @@ help:
 	@echo 'make demo                    install the package into .venv/demo and run examples/demo.py'
 	@echo 'make test [PYTHONS="3.12"]   run the whole suite on every supported Python that is installed'
 	@echo 'make typecheck (or lint)     run only mypy, stubtest and pyright'
-	@echo 'make bench                   compare with other pools'
+	@echo 'make bench [BENCH=--quick]   measure what the library has to reach, in comparison with release 0.8.1'
 	@echo 'make build                   build the sdist and a wheel into dist/'
 	@echo 'make clean                   remove everything that was made'
 
@@ -27,11 +27,18 @@ test:
 typecheck lint:
 	$(PYTHON) tests/run_all.py --only typing $(PYTHONS)
 
+# With release 0.8.1, which needs an environment of its own, as the rival. BENCH is for run.py: see benchmarks/README.md.
 bench:
 	$(PYTHON) -m venv .venv/bench
 	rm -rf build
-	.venv/bench/bin/python -m pip install --quiet --disable-pip-version-check '.[bench]'
-	cd .venv/bench && bin/python ../../benchmarks/run.py
+	GENERIC_CONNECTION_POOL_PURE=0 .venv/bench/bin/python -m pip install --quiet --disable-pip-version-check '.[bench]'
+	$(PYTHON) -m venv .venv/rival
+	.venv/rival/bin/python -m pip install --quiet --disable-pip-version-check generic-connection-pool==0.8.1
+	mkdir -p .venv/bench/floor
+	cp benchmarks/floor.pyx .venv/bench/floor/
+	CFLAGS='-O3 -g0' .venv/bench/bin/cythonize -3 -i -q .venv/bench/floor/floor.pyx >.venv/bench/floor/log 2>&1 \
+		|| { cat .venv/bench/floor/log; exit 1; }
+	.venv/bench/bin/python benchmarks/run.py $(BENCH)
 
 build:
 	$(PYTHON) -m venv .venv/build

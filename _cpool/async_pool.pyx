@@ -44,7 +44,9 @@ cdef extern from *:
     """
     /* The StopIteration that carries a result, for Pythons whose await has no use for am_send (3.12 and 3.13): one and
        the same, as long as nobody keeps it. */
+    #if PY_VERSION_HEX >= 0x030C0000 && !defined(Py_GIL_DISABLED)
     static PyObject *gcp_stop = NULL;
+    #endif
 
     static void gcp_forget(void) {
     #if PY_VERSION_HEX >= 0x030C0000 && !defined(Py_GIL_DISABLED)
@@ -148,6 +150,9 @@ cdef class Operation:
             return self.rest.send(value)
         except StopIteration as stop:
             answer = self.conclude(stop.value)
+        except BaseException:
+            self.rest = None
+            raise
         raise StopIteration(answer)
 
     def throw(self, typ, val=None, tb=None):
@@ -170,6 +175,9 @@ cdef class Operation:
             return self.rest.throw(typ if val is None else val)
         except StopIteration as stop:
             answer = self.conclude(stop.value)
+        except BaseException:
+            self.rest = None
+            raise
         raise StopIteration(answer)
 
     def close(self):
@@ -177,6 +185,7 @@ cdef class Operation:
         self.todo = A_NOTHING
         if self.rest is not None:
             self.rest.close()
+            self.rest = None
 
     cdef object start(self, bint *finished):
         # do what can be done at once, or prepare the coroutine that does it
@@ -243,9 +252,8 @@ cdef class AsyncLease(Operation):
         self.timeout = timeout
 
     def __aenter__(self):
-        if self.record is not None:
+        if self.record is not None or self.rest is not None or self.todo != A_NOTHING:
             raise RuntimeError('this context manager is in use already: call connection() once for each block')
-        self.rest = None
         self.acquires = True
         self.todo = A_ENTER
         return self
@@ -281,7 +289,11 @@ cdef PySendResult send_operation(PyObject *self, PyObject *value, PyObject **res
             result[0] = <PyObject *>outcome
             incref(result[0])
             return PYGEN_RETURN
-    state = PyIter_Send(<PyObject *>operation.rest, value, &answer)
+    try:
+        state = PyIter_Send(<PyObject *>operation.rest, value, &answer)
+    except BaseException:
+        operation.rest = None
+        raise
     if state == PYGEN_RETURN:
         outcome = <object>answer
         decref(answer)

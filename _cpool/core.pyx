@@ -18,7 +18,7 @@ from _cpool.structs cimport (
     S_DISPOSING, S_GONE, S_LENT, S_RETURNING, T_CLOSED, T_CONNECTION, T_NOTHING, T_SLOT, T_WAITING,
     aftermath_t, endpoint_t, record_t, ticket_t,
 )
-from _cpool.table cimport lent_remove, lent_reserve
+from _cpool.table cimport lent_reserve
 from _cpool.waiters cimport leave_ring, queue_push, queue_remove
 
 __all__ = ('Core',)
@@ -218,7 +218,6 @@ cdef class Core(Store):
         mutex_lock(&self.mutex)
         held = record.c.state == S_LENT and record.c.uses == loan
         if held:
-            lent_remove(&self.s.lent, &record.c)
             record.c.state = S_RETURNING
         mutex_unlock(&self.mutex)
         return held
@@ -377,6 +376,18 @@ cdef class Core(Store):
         mutex_unlock(&self.mutex)
         self._conclude(&after)
 
+    def outdate(self):
+        """Have all acquired connections disposed of when they come back."""
+        cdef record_t *record
+        cdef size_t i
+        mutex_lock(&self.mutex)
+        for i in range(<size_t>1 << self.s.lent.bits if self.s.lent.buckets != NULL else 0):
+            record = self.s.lent.buckets[i]
+            while record != NULL:
+                record.expires = -INFINITY
+                record = record.chain
+        mutex_unlock(&self.mutex)
+
     cpdef Record next_idle(self):
         """An idle connection, for the caller to dispose of; ``None`` if there is none."""
         cdef record_t *record
@@ -411,7 +422,7 @@ cdef class Core(Store):
         """
         cdef bint empty
         mutex_lock(&self.mutex)
-        empty = self.s.total <= self.s.excused + excused
+        empty = self.s.total <= (self.s.excused + excused if excused else 0)
         if not empty:
             self.s.excused += excused
             queue_push(&self.s.closers, &ticket.c)
@@ -426,10 +437,13 @@ cdef class Core(Store):
         decref_alive(ticket.c.owner)  # the queue's reference; the caller has its own
         mutex_unlock(&self.mutex)
 
-    @property
-    def drained(self):
-        """All slots are free but those that wait for the pool to be empty themselves."""
-        return self.s.total <= self.s.excused
+    def drained(self, Py_ssize_t excused):
+        """Whether all slots are free, so that the waiting for it is over.
+
+        :param excused: slots in the hands of the caller; if there are any, those in the hands of others who wait for
+            the pool to be empty do not count either, or they would wait for each other
+        """
+        return self.s.total <= (self.s.excused if excused else 0)
 
 
 cdef inline Record own(record_t *record):

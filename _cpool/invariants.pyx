@@ -14,7 +14,6 @@ cdef const char *violation(state_t *state) noexcept nogil:
     # the first invariant that does not hold, NULL if all do
     cdef Py_ssize_t total = 0, idle = 0, lent = 0, needy = 0, covered = 0
     cdef endpoint_t *endpoint
-    cdef record_t *record
     cdef const char *text
     cdef size_t i
     for i in range(<size_t>1 << state.endpoints.bits if state.endpoints.buckets != NULL else 0):
@@ -27,10 +26,7 @@ cdef const char *violation(state_t *state) noexcept nogil:
             idle += endpoint.idle_core.count + endpoint.idle_extra.count
             needy += endpoint.ring == &state.needy
             covered += endpoint.ring == &state.covered
-            record = endpoint.lent.head
-            while record != NULL:
-                lent += record.state == S_LENT
-                record = record.next
+            lent += endpoint.lent.count
             endpoint = endpoint.bucket_next
     if total != state.total:
         return b'total is not the sum of the endpoints'

@@ -46,8 +46,7 @@ cdef void grant_slot(state_t *state, ticket_t *ticket, endpoint_t *endpoint) noe
 
 
 cdef endpoint_t *end_loan(state_t *state, record_t *record) noexcept nogil:
-    if record.state == S_LENT:
-        lent_remove(&state.lent, record)
+    lent_remove(&state.lent, record)
     list_remove(&record.endpoint.lent, record)
     return record.endpoint
 
@@ -96,10 +95,11 @@ cdef Py_ssize_t needs(state_t *state, endpoint_t *endpoint) noexcept nogil:
 
 
 cdef void settle(state_t *state, endpoint_t *endpoint, aftermath_t *after) noexcept nogil:
-    # Evict what is idle for those whom only the total limit blocks, and see to it that the rings are right.
+    # Evict what is idle for those who wait, and see to it that the rings are right.
     cdef record_t *record
     cdef ring_t *ring = NULL
     if endpoint.waiters.count and not state.closed:
+        evict_expired(state, endpoint, after)
         while endpoint.waiters.off_duty != NULL and needs(state, endpoint) > 0:
             record = heap_nearest(&state.heap)
             if record == NULL:
@@ -113,6 +113,17 @@ cdef void settle(state_t *state, endpoint_t *endpoint, aftermath_t *after) noexc
         leave_ring(endpoint)
         if ring != NULL:
             ring_append(ring, endpoint)
+
+
+cdef void evict_expired(state_t *state, endpoint_t *endpoint, aftermath_t *after) noexcept nogil:
+    # what is idle although somebody waits for it can only be past its deadline
+    cdef record_t *record
+    while endpoint.waiters.off_duty != NULL and endpoint.waiters.count > endpoint.evicting:
+        record = idle_oldest(endpoint)
+        if record == NULL:
+            return
+        idle_remove(endpoint, record)
+        evict(state, record, endpoint, after)
 
 
 cdef void seek(state_t *state, ticket_t *ticket, endpoint_t *endpoint, double now, aftermath_t *after) noexcept nogil:
@@ -130,10 +141,6 @@ cdef void seek(state_t *state, ticket_t *ticket, endpoint_t *endpoint, double no
     else:
         ticket.state = T_WAITING
         queue_push(&endpoint.waiters, ticket)
-        record = idle_oldest(endpoint)  # its deadline has come
-        if slots(endpoint) >= state.max_size and record != NULL and endpoint.waiters.off_duty != NULL:
-            idle_remove(endpoint, record)
-            evict(state, record, endpoint, after)
         settle(state, endpoint, after)
 
 
@@ -240,7 +247,7 @@ cdef void free_slot(state_t *state, endpoint_t *endpoint, endpoint_t *beneficiar
 
 cdef void wake_closers(state_t *state, aftermath_t *after) noexcept nogil:
     cdef ticket_t *ticket = state.closers.head
-    if state.total <= state.excused:
+    if state.total <= state.excused:  # each looks whether that is enough for it
         while ticket != NULL:
             note_woken(after, ticket)
             ticket = ticket.next

@@ -106,7 +106,11 @@ cdef class Store:
         mutex_lock(&self.mutex)
         record = lent_bucket(&self.s.lent, <PyObject *>conn)
         while record != NULL:
-            if record.conn == <PyObject *>conn and record.endpoint.key == <PyObject *>key:
+            if (
+                record.conn == <PyObject *>conn
+                and record.state == S_LENT
+                and record.endpoint.key == <PyObject *>key
+            ):
                 incref(record.owner)
                 break
             record = record.chain
@@ -135,7 +139,7 @@ cdef class Store:
             mutex_lock(&self.mutex)
             record = lent_bucket(&self.s.lent, <PyObject *>conn)
             while record != NULL:
-                if record.conn == <PyObject *>conn:
+                if record.conn == <PyObject *>conn and record.state == S_LENT:
                     found_add(&found, record)
                 record = record.chain
             mutex_unlock(&self.mutex)

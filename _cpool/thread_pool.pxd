@@ -16,8 +16,8 @@ cdef class ThreadPool:
     cdef readonly bint _collects
     cdef readonly object _workers
     cdef object dispose_timeout
-    # thread identifier → what the thread is about; a thread changes its own entry only
-    cdef dict _in_flight
+    # what each thread is about
+    cdef object _in_flight
 
     cdef Record lend(self, object endpoint, object timeout)
     cdef Record lend_slowly(self, object endpoint, object timeout, unsigned long holder)
@@ -26,7 +26,7 @@ cdef class ThreadPool:
     cdef int finish(self, Record record, uint64_t loan, object exc) except -1
     cdef int conclude(self, Record record, int answer) except -1
     cdef int begin(self, object matter) except -1
-    cdef int end(self) except -1
+    cdef int end(self, object matter) except -1
     cpdef bint _dispose(self, Record record, object timeout, Ticket ticket) except -1
 
 
@@ -34,6 +34,7 @@ cdef class Lease:
     cdef ThreadPool pool
     cdef object endpoint
     cdef object timeout
+    cdef bint entered
     cdef Record record
     # tells this loan of the record from later ones
     cdef uint64_t loan

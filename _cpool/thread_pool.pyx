@@ -1,13 +1,14 @@
 """The hot path of the threads pool: acquiring what is idle and releasing, with no hook overridden."""
 
 import functools
+import threading
 from types import GenericAlias
 
 cimport cython
 
 from _cpool.core cimport R_DISPOSE, R_DUE, R_REFUSED
 from _cpool.lock cimport PyThread_get_thread_ident, clock_now
-from _cpool.structs cimport S_DISPOSING, S_RETURNING, T_CONNECTION, T_SLOT
+from _cpool.structs cimport S_DISPOSING, S_LENT, S_RETURNING, T_CONNECTION, T_SLOT
 
 __all__ = ('Lease', 'ThreadPool')
 
@@ -26,9 +27,14 @@ cdef class Lease:
 
     def __enter__(self):
         cdef Record record
-        if self.record is not None:
+        if self.entered:
             raise RuntimeError('this context manager is in use already: call connection() once for each block')
-        record = self.pool.lend(self.endpoint, self.timeout)
+        self.entered = True
+        try:
+            record = self.pool.lend(self.endpoint, self.timeout)
+        except BaseException:
+            self.entered = False
+            raise
         self.loan = record.c.uses
         self.record = record
         return record.conn
@@ -38,6 +44,7 @@ cdef class Lease:
         if record is None:
             raise RuntimeError('this context manager has not been entered')
         self.record = None
+        self.entered = False
         self.pool.give_in(record, self.loan, exc)
 
 
@@ -45,7 +52,7 @@ cdef class ThreadPool:
     """What a threads pool does while nothing has to be waited for, and the steps of the rest that must not be torn apart
     by a signal: from here on only the manager's own code can be interrupted.
 
-    The facade adds ``_acquire``, ``_abandon``, ``_finish``, ``_collect`` and ``_log_failure``.
+    The facade adds ``_acquire``, ``_finish``, ``_collect`` and ``_log_failure``.
     """
 
     __class_getitem__ = classmethod(GenericAlias)
@@ -73,7 +80,7 @@ cdef class ThreadPool:
         self._collects = collects
         self.dispose_timeout = dispose_timeout
         self._workers = workers
-        self._in_flight = {}
+        self._in_flight = threading.local()
 
     def connection(self, endpoint, timeout=None):
         """Hold a connection for a ``with`` block.
@@ -134,7 +141,7 @@ cdef class ThreadPool:
             self._abandon(ticket)
             raise
         finally:
-            self.end()
+            self.end(ticket)
         if ticket.c.record == NULL:
             raise RuntimeError('no connection was granted')
         return <Record>ticket.c.record.owner
@@ -170,7 +177,7 @@ cdef class ThreadPool:
                 self._scrap(record, None)
             raise
         finally:
-            self.end()
+            self.end(record)
         return 0
 
     cdef int refuse(self, object conn, object endpoint) except -1:
@@ -195,28 +202,40 @@ cdef class ThreadPool:
     # -- steps that signals do not tear apart
 
     cdef int begin(self, object matter) except -1:
-        # from now on the thread has a slot in its hands, which nobody must wait for who waits in that thread
-        self._in_flight.setdefault(PyThread_get_thread_ident(), []).append(matter)
+        # from now on the thread may have a slot in its hands, for which nothing in that thread must wait
+        cdef list matters = getattr(self._in_flight, 'matters', None)
+        if matters is None:
+            matters = []
+            self._in_flight.matters = matters
+        matters.append(matter)
         return 0
 
-    cdef int end(self) except -1:
-        # the last matter begun is over
-        cdef list matters = self._in_flight[PyThread_get_thread_ident()]
-        matters.pop()
-        if not matters:
-            del self._in_flight[PyThread_get_thread_ident()]
+    cdef int end(self, object matter) except -1:
+        # the matter is over; finalizers may have begun and ended others in between
+        cdef list matters = self._in_flight.matters
+        cdef Py_ssize_t index
+        for index in range(len(matters) - 1, -1, -1):
+            if matters[index] is matter:
+                del matters[index]
+                break
         return 0
 
     def _slots_in_hand(self):
         """How many slots the calling thread's unfinished operations hold."""
-        cdef Py_ssize_t count = 0
-        for matter in self._in_flight.get(PyThread_get_thread_ident(), ()):
-            if isinstance(matter, Ticket):
-                count += (<Ticket>matter).c.state in (T_SLOT, T_CONNECTION)
-                count += (<Ticket>matter).c.victim != NULL
+        cdef Py_ssize_t slots = 0
+        cdef set records = set()
+        for matter in getattr(self._in_flight, 'matters', ()):
+            if isinstance(matter, Record):
+                records.add(matter)
             else:
-                count += (<Record>matter).c.state in (S_RETURNING, S_DISPOSING)
-        return count
+                slots += (<Ticket>matter).c.state == T_SLOT
+                records.add((<Ticket>matter).victim)
+                if (<Ticket>matter).c.state == T_CONNECTION:
+                    records.add((<Ticket>matter).record)
+        records.discard(None)
+        for record in records:
+            slots += (<Record>record).c.state in (S_LENT, S_RETURNING, S_DISPOSING)
+        return slots
 
     def _connect(self, Ticket ticket not None, endpoint, timeout):
         """Create a connection in the slot that the ticket holds.
@@ -245,16 +264,36 @@ cdef class ThreadPool:
         if self.core.discard(record):
             self._dispose(record, timeout, None)
 
+    def _abandon(self, Ticket ticket not None):
+        """An acquire failed: give back whatever its ticket holds."""
+        cdef Record record
+        self.core.withdraw(ticket)
+        try:
+            if ticket.c.state == T_SLOT:
+                self.core.fail(ticket)
+            elif ticket.c.state == T_CONNECTION:
+                record = ticket.record
+                ticket.record = None
+                if ticket.dirty:
+                    self._scrap(record, None)
+                else:
+                    self._give_back(record)
+        finally:
+            self._dispose_elsewhere(ticket, None)
+
     def _dispose_elsewhere(self, Ticket ticket not None, timeout):
         """Have a worker dispose of a ticket's victim, if it has one."""
         cdef Record record = ticket.take_victim()
         if record is None:
             return
+        self.begin(record)
         try:
             self._workers.submit(functools.partial(self._dispose, record, timeout, None))
         except BaseException:
             self._dispose(record, timeout, None)
             raise
+        finally:
+            self.end(record)
         self.core.rest(ticket)
 
     def _dispose_victim(self, Ticket ticket not None, timeout):
@@ -290,5 +329,5 @@ cdef class ThreadPool:
             self._log_failure(record, exc)
         finally:
             self.core.disposed(record, ticket)
-            self.end()
+            self.end(record)
         return True

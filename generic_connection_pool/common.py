@@ -2,7 +2,7 @@
 
 import math
 import operator
-from typing import Any, Generic, Hashable, NoReturn, Optional, TypeVar, cast
+from typing import Any, Generic, Hashable, NoReturn, Optional, TypeVar
 
 from ._core import Core
 from .exceptions import ConnectionPoolClosedError
@@ -53,7 +53,7 @@ def check_optional_seconds(name: str, value: Any) -> Optional[float]:
 def check_timeout(value: Any) -> Optional[float]:
     """Return a timeout of one call: ``None`` for no bound, else seconds; what is negative counts as 0."""
     if value is None or (value.__class__ is float and 0.0 <= value < math.inf):
-        return cast(Optional[float], value)
+        return value
     if not isinstance(value, (str, bytes)):
         try:
             number = float(value)

@@ -27,22 +27,28 @@ ConnectionT = TypeVar('ConnectionT', bound=Hashable)
 class AsyncLease(Generic[EndpointT, ConnectionT]):
     """The context manager that :meth:`AsyncPool.connection` returns: holds one connection for its block."""
 
-    __slots__ = ('_pool', '_endpoint', '_timeout', '_record', '_loan')
+    __slots__ = ('_pool', '_endpoint', '_timeout', '_entered', '_record', '_loan')
 
     def __init__(self, pool: 'AsyncPool[EndpointT, ConnectionT]', endpoint: EndpointT, timeout: Optional[float]):
         self._pool = pool
         self._endpoint = endpoint
         self._timeout = timeout
+        self._entered = False
         self._record: Optional[Record] = None
         #: tells this loan of the record from later ones
         self._loan = 0
 
     async def __aenter__(self) -> ConnectionT:
-        if self._record is not None:
+        if self._entered:
             raise RuntimeError('this context manager is in use already: call connection() once for each block')
-        record = self._pool._take(self._endpoint)
-        if record is None:
-            record = await self._pool._acquire(self._endpoint, self._timeout)
+        self._entered = True
+        try:
+            record = self._pool._take(self._endpoint)
+            if record is None:
+                record = await self._pool._acquire(self._endpoint, self._timeout)
+        except BaseException:
+            self._entered = False
+            raise
         self._record = record
         self._loan = record.uses
         conn: ConnectionT = record.conn
@@ -57,6 +63,7 @@ class AsyncLease(Generic[EndpointT, ConnectionT]):
         record, self._record = self._record, None
         if record is None:
             raise RuntimeError('this context manager has not been entered')
+        self._entered = False
         todo = self._pool._return(record, self._loan, exc)
         if todo:
             await self._pool._finish(record, exc, todo)

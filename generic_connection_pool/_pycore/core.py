@@ -4,7 +4,7 @@ Every operation is atomic and tells at once what is to be done next. Time comes 
 clock). What an operation wakes, it wakes after the lock is released.
 """
 
-from typing import Any, Hashable, Optional
+from typing import Any, Hashable, Optional, Tuple
 
 from .endpoint import Endpoint
 from .lock import critical
@@ -52,13 +52,19 @@ class Core(Store):
         :param now: the time
         """
         woken: Tickets = {}
-        while not self._request(ticket, self._find_or_make(key), now, woken):
-            pass
+        key_hash = hash(key)
+        while True:
+            bucket = self._endpoints.bucket(key_hash)
+            endpoint = self._pick(bucket, key)
+            if self._request(ticket, endpoint or Endpoint(key, key_hash), bucket, now, woken):
+                break
         _wake(woken)
 
     @critical
-    def _request(self, ticket: Ticket, endpoint: Endpoint, now: float, woken: Tickets) -> bool:
-        if endpoint.removed:
+    def _request(
+        self, ticket: Ticket, endpoint: Endpoint, bucket: Tuple[Endpoint, ...], now: float, woken: Tickets
+    ) -> bool:
+        if endpoint.removed or (endpoint not in bucket and not self._endpoints.insert(endpoint, bucket)):
             return False
         self._arrivals += 1
         ticket.order = self._arrivals
@@ -186,7 +192,6 @@ class Core(Store):
         """
         if record.state != LENT or record.uses != loan:
             return False
-        self._lent.remove(record)
         record.state = RETURNING
         return True
 
@@ -273,7 +278,7 @@ class Core(Store):
         self._alarm = ticket
         top = self._heap.top
         self._alarm_at = float('inf') if top is None else top
-        return top
+        return None if self._alarm_at == float('inf') else self._alarm_at
 
     # -- closing
 
@@ -295,6 +300,13 @@ class Core(Store):
             self._drop_unused(endpoint)
         if self._alarm is not None:
             woken[self._alarm] = None
+
+    @critical
+    def outdate(self) -> None:
+        """Have all acquired connections disposed of when they come back."""
+        for endpoint in self._endpoints:
+            for record in endpoint.lent:
+                record.expires = float('-inf')
 
     @critical
     def next_idle(self) -> Optional[Record]:
@@ -324,7 +336,7 @@ class Core(Store):
 
     @critical
     def _join(self, ticket: Ticket, excused: int, woken: Tickets) -> bool:
-        if self.total <= self._excused + excused:
+        if self.total <= (self._excused + excused if excused else 0):
             return True
         self._excused += excused
         self._closers.push(ticket)
@@ -336,10 +348,13 @@ class Core(Store):
         self._excused -= excused
         self._closers.remove(ticket)
 
-    @property
-    def drained(self) -> bool:
-        """All slots are free but those that wait for the pool to be empty themselves."""
-        return self.total <= self._excused
+    def drained(self, excused: int) -> bool:
+        """Whether all slots are free, so that the waiting for it is over.
+
+        :param excused: slots in the hands of the caller; if there are any, those in the hands of others who wait for
+            the pool to be empty do not count either, or they would wait for each other
+        """
+        return self.total <= (self._excused if excused else 0)
 
 
 def _wake(woken: Tickets) -> None:

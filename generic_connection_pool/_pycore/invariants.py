@@ -6,20 +6,20 @@ from .record import IDLE_CORE, IDLE_EXTRA, LENT, RETURNING
 from .waiters import WAITING
 
 if TYPE_CHECKING:
-    from .core import Core
+    from .store import Store
     from .endpoint import Endpoint
 
 __all__ = ('check_invariants',)
 
 
-def check_invariants(core: 'Core') -> None:
+def check_invariants(core: 'Store') -> None:
     """Raise an AssertionError that names the invariant if one does not hold."""
     total = idle = lent = 0
     for endpoint in core._endpoints:
         _check_endpoint(core, endpoint)
         total += endpoint.count
         idle += len(endpoint.idle)
-        lent += sum(record.state == LENT for record in endpoint.lent)
+        lent += endpoint.lent.count
     assert total == core.total, f'total is {core.total}, the endpoints have {total}'
     assert core.total <= core.total_max_size, f'total {core.total} exceeds {core.total_max_size}'
     assert lent == len(core._lent), f'{len(core._lent)} records in the table of lent ones, {lent} are lent'
@@ -27,7 +27,7 @@ def check_invariants(core: 'Core') -> None:
     _check_rings(core)
 
 
-def _check_endpoint(core: 'Core', endpoint: 'Endpoint') -> None:
+def _check_endpoint(core: 'Store', endpoint: 'Endpoint') -> None:
     name = f'endpoint {endpoint.key!r}'
     assert not endpoint.removed, f'{name} is in the table though removed'
     assert not endpoint.unused, f'{name} exists though nothing is left of it'
@@ -64,7 +64,7 @@ def _check_endpoint(core: 'Core', endpoint: 'Endpoint') -> None:
     assert endpoint.ring is ring, f'{name} is in the wrong ring'
 
 
-def _check_heap(core: 'Core', idle: int) -> None:
+def _check_heap(core: 'Store', idle: int) -> None:
     entries = core._heap._entries
     for index, (deadline, sequence, record) in enumerate(entries):
         assert record.heap_index == index, f'{record!r} thinks that its entry is elsewhere'
@@ -77,7 +77,7 @@ def _check_heap(core: 'Core', idle: int) -> None:
     assert idle == 0, f'{idle} idle connections have no entry in the heap'
 
 
-def _check_rings(core: 'Core') -> None:
+def _check_rings(core: 'Store') -> None:
     for ring in (core._needy, core._covered):
         endpoint = ring.head
         members = 0

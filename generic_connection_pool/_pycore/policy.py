@@ -89,16 +89,11 @@ class Policy:
         else:
             ticket.state = WAITING
             endpoint.waiters.push(ticket)
-            expired = endpoint.idle.core.head or endpoint.idle.extra.head
-            if endpoint.count >= self.max_size and expired is not None and endpoint.waiters.off_duty is not None:
-                endpoint.idle.remove(expired)
-                self._evict(expired, endpoint, woken)
             self._settle(endpoint, woken)
 
     def _end_loan(self, record: Record) -> Endpoint:
         assert record.endpoint is not None
-        if record.state == LENT:
-            self._lent.remove(record)
+        self._lent.remove(record)
         record.endpoint.lent.remove(record)
         return record.endpoint
 
@@ -182,9 +177,10 @@ class Policy:
         return min(endpoint.waiters.count, room) - endpoint.evicting
 
     def _settle(self, endpoint: Endpoint, woken: Tickets) -> None:
-        """Evict what is idle for those whom only the total limit blocks, and see to it that the rings are right."""
+        """Evict what is idle for those who wait, and see to it that the rings are right."""
         ring: Optional[Ring] = None
         if endpoint.waiters.count and not self.closed:
+            self._evict_expired(endpoint, woken)
             while endpoint.waiters.off_duty is not None and self._needs(endpoint) > 0:
                 record = self._heap.nearest()
                 if record is None or record.endpoint is None:
@@ -198,6 +194,15 @@ class Policy:
             self._leave_ring(endpoint)
             if ring is not None:
                 ring.append(endpoint)
+
+    def _evict_expired(self, endpoint: Endpoint, woken: Tickets) -> None:
+        """What is idle although somebody waits for it can only be past its deadline."""
+        while endpoint.waiters.off_duty is not None and endpoint.waiters.count > endpoint.evicting:
+            record = endpoint.idle.core.head or endpoint.idle.extra.head
+            if record is None:
+                return
+            endpoint.idle.remove(record)
+            self._evict(record, endpoint, woken)
 
     def _leave_ring(self, endpoint: Endpoint) -> None:
         if endpoint.ring is not None:
@@ -250,7 +255,7 @@ class Policy:
             woken[self._alarm] = None
 
     def _wake_closers(self, woken: Tickets) -> None:
-        if self.total <= self._excused:
+        if self.total <= self._excused:  # each looks whether that is enough for it
             ticket = self._closers.head
             while ticket is not None:
                 woken[ticket] = None

@@ -1,9 +1,9 @@
 """One pooled connection, as the core sees it."""
 
-from typing import TYPE_CHECKING, Any, Hashable, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 if TYPE_CHECKING:
-    from .core import Endpoint
+    from .endpoint import Endpoint
 
 __all__ = ('DISPOSING', 'GONE', 'IDLE_CORE', 'IDLE_EXTRA', 'LENT', 'RETURNING', 'Record')
 
@@ -32,7 +32,7 @@ class Record:
         'heap_index', 'uses', 'holder', 'beneficiary', 'claimed',
     )  # fmt: skip
 
-    def __init__(self, conn: Any, key: Hashable, created: float, expires: float):
+    def __init__(self, conn: Any, key: Any, created: float, expires: float):
         self.conn = conn
         #: the key of its endpoint
         self.key = key

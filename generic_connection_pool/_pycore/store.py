@@ -44,7 +44,7 @@ class Store(Policy):
 
     @critical
     def _lent_as(self, conn: Any) -> List[Record]:
-        return self._lent.find(conn)
+        return [record for record in self._lent.find(conn) if record.state == LENT]
 
     @critical
     def _lent_by(self, endpoint: Endpoint, conn: Any) -> List[Record]:
@@ -97,25 +97,13 @@ class Store(Policy):
     # -- finding endpoints; no lock is held while keys are compared
 
     def _find(self, key: Hashable) -> Optional[Endpoint]:
-        for endpoint in self._endpoints.bucket(hash(key)):
+        return self._pick(self._endpoints.bucket(hash(key)), key)
+
+    def _pick(self, bucket: Tuple[Endpoint, ...], key: Hashable) -> Optional[Endpoint]:
+        for endpoint in bucket:
             if endpoint.key is key or endpoint.key == key:
                 return endpoint
         return None
-
-    def _find_or_make(self, key: Hashable) -> Endpoint:
-        key_hash = hash(key)
-        while True:
-            bucket = self._endpoints.bucket(key_hash)
-            for endpoint in bucket:
-                if endpoint.key is key or endpoint.key == key:
-                    return endpoint
-            endpoint = Endpoint(key, key_hash)
-            if self._insert(endpoint, bucket):
-                return endpoint
-
-    @critical
-    def _insert(self, endpoint: Endpoint, bucket: Tuple[Endpoint, ...]) -> bool:
-        return self._endpoints.insert(endpoint, bucket)
 
 
 def _equal(one: object, other: object) -> bool:

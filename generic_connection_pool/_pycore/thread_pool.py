@@ -3,12 +3,12 @@
 import functools
 import threading
 from types import TracebackType
-from typing import Any, Callable, Dict, Generic, Hashable, List, Optional, Type, TypeVar, Union
+from typing import Any, Callable, Generic, Hashable, Optional, Set, Type, TypeVar, Union
 
 from ..exceptions import ConnectionNotAcquiredError
 from .core import Core
 from .lock import ReentryError, monotonic
-from .record import DISPOSING, RETURNING, Record
+from .record import DISPOSING, LENT, RETURNING, Record
 from .waiters import CONNECTION, SLOT, Ticket
 
 __all__ = ('Lease', 'ThreadPool')
@@ -20,20 +20,26 @@ ConnectionT = TypeVar('ConnectionT', bound=Hashable)
 class Lease(Generic[EndpointT, ConnectionT]):
     """The context manager that :meth:`ThreadPool.connection` returns: holds one connection for its block."""
 
-    __slots__ = ('_pool', '_endpoint', '_timeout', '_record', '_loan')
+    __slots__ = ('_pool', '_endpoint', '_timeout', '_entered', '_record', '_loan')
 
     def __init__(self, pool: 'ThreadPool[EndpointT, ConnectionT]', endpoint: EndpointT, timeout: Optional[float]):
         self._pool = pool
         self._endpoint = endpoint
         self._timeout = timeout
+        self._entered = False
         self._record: Optional[Record] = None
         #: tells this loan of the record from later ones
         self._loan = 0
 
     def __enter__(self) -> ConnectionT:
-        if self._record is not None:
+        if self._entered:
             raise RuntimeError('this context manager is in use already: call connection() once for each block')
-        record = self._pool._lend(self._endpoint, self._timeout)
+        self._entered = True
+        try:
+            record = self._pool._lend(self._endpoint, self._timeout)
+        except BaseException:
+            self._entered = False
+            raise
         self._record = record
         self._loan = record.uses
         conn: ConnectionT = record.conn
@@ -48,6 +54,7 @@ class Lease(Generic[EndpointT, ConnectionT]):
         record, self._record = self._record, None
         if record is None:
             raise RuntimeError('this context manager has not been entered')
+        self._entered = False
         self._pool._return(record, self._loan, exc)
 
 
@@ -55,7 +62,7 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
     """What a threads pool does while nothing has to be waited for, and the steps of the rest that must not be torn apart
     by a signal: from here on only the manager's own code can be interrupted (with the compiled core).
 
-    The facade adds ``_acquire``, ``_abandon``, ``_finish``, ``_collect`` and ``_log_failure``.
+    The facade adds ``_acquire``, ``_finish``, ``_collect`` and ``_log_failure``.
     """
 
     def _setup(
@@ -88,8 +95,8 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
         self._collects = collects
         self._dispose_timeout = dispose_timeout
         self._workers = workers
-        #: thread identifier → what the thread is about; a thread changes its own entry only
-        self._in_flight: Dict[int, List[Union[Ticket, Record]]] = {}
+        #: what each thread is about
+        self._in_flight = threading.local()
 
     def connection(self, endpoint: EndpointT, timeout: Optional[float] = None) -> Lease[EndpointT, ConnectionT]:
         """Hold a connection for a ``with`` block.
@@ -136,9 +143,6 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
     def _acquire(self, ticket: Ticket, endpoint: EndpointT, timeout: Optional[float]) -> None:
         raise NotImplementedError
 
-    def _abandon(self, ticket: Ticket) -> None:
-        raise NotImplementedError
-
     def _finish(self, record: Record, exc: Optional[BaseException]) -> None:
         raise NotImplementedError
 
@@ -166,7 +170,7 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
             self._abandon(ticket)
             raise
         finally:
-            self._end()
+            self._end(ticket)
         if ticket.record is None:
             raise RuntimeError('no connection was granted')
         return ticket.record
@@ -189,7 +193,7 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
                     self._scrap(record, None)
                 raise
             finally:
-                self._end()
+                self._end(record)
 
     def _refuse(self, conn: Any, endpoint: Any) -> None:
         if not self._core.forced:
@@ -214,26 +218,34 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
     # -- steps that signals do not tear apart
 
     def _begin(self, matter: Union[Ticket, Record]) -> None:
-        """From now on the calling thread has a slot in its hands, which nobody must wait for who waits in that thread."""
-        self._in_flight.setdefault(threading.get_ident(), []).append(matter)
+        """From now on the calling thread may have a slot in its hands, for which nothing in that thread must wait."""
+        try:
+            matters = self._in_flight.matters
+        except AttributeError:
+            matters = self._in_flight.matters = []
+        matters.append(matter)
 
-    def _end(self) -> None:
-        """The last matter begun is over."""
-        ident = threading.get_ident()
-        matters = self._in_flight[ident]
-        matters.pop()
-        if not matters:
-            del self._in_flight[ident]
+    def _end(self, matter: Union[Ticket, Record]) -> None:
+        """The matter is over. Finalizers may have begun and ended others in between."""
+        matters = self._in_flight.matters
+        for index in range(len(matters) - 1, -1, -1):
+            if matters[index] is matter:
+                del matters[index]
+                return
 
     def _slots_in_hand(self) -> int:
         """How many slots the calling thread's unfinished operations hold."""
-        count = 0
-        for matter in self._in_flight.get(threading.get_ident(), ()):
-            if isinstance(matter, Ticket):
-                count += (matter.state in (SLOT, CONNECTION)) + (matter.victim is not None)
+        slots = 0
+        records: Set[Optional[Record]] = set()
+        for matter in getattr(self._in_flight, 'matters', ()):
+            if isinstance(matter, Record):
+                records.add(matter)
             else:
-                count += matter.state in (RETURNING, DISPOSING)
-        return count
+                slots += matter.state == SLOT
+                records.update((matter.victim, matter.record if matter.state == CONNECTION else None))
+        return slots + sum(
+            record is not None and record.state in (LENT, RETURNING, DISPOSING) for record in records
+        )
 
     def _connect(self, ticket: Ticket, endpoint: EndpointT, timeout: Optional[float]) -> bool:
         """Create a connection in the slot that the ticket holds.
@@ -262,16 +274,35 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
         if self._core.discard(record):
             self._dispose(record, timeout, None)
 
+    def _abandon(self, ticket: Ticket) -> None:
+        """An acquire failed: give back whatever its ticket holds."""
+        self._core.withdraw(ticket)
+        try:
+            if ticket.state == SLOT:
+                self._core.fail(ticket)
+            elif ticket.state == CONNECTION:
+                record, ticket.record = ticket.record, None
+                assert record is not None
+                if ticket.dirty:
+                    self._scrap(record, None)
+                else:
+                    self._give_back(record)
+        finally:
+            self._dispose_elsewhere(ticket, None)
+
     def _dispose_elsewhere(self, ticket: Ticket, timeout: Optional[float]) -> None:
         """Have a worker dispose of a ticket's victim, if it has one."""
         record = ticket.take_victim()
         if record is None:
             return
+        self._begin(record)
         try:
             self._workers.submit(functools.partial(self._dispose, record, timeout, None))
         except BaseException:
             self._dispose(record, timeout, None)
             raise
+        finally:
+            self._end(record)
         self._core.rest(ticket)
 
     def _dispose_victim(self, ticket: Ticket, timeout: Optional[float]) -> bool:
@@ -307,5 +338,5 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
             self._log_failure(record, exc)
         finally:
             self._core.disposed(record, ticket)
-            self._end()
+            self._end(record)
         return True

@@ -6,7 +6,7 @@ from .lock import Parker
 from .record import Record
 
 if TYPE_CHECKING:
-    from .core import Endpoint
+    from .endpoint import Endpoint
 
 __all__ = ('CLOSED', 'CONNECTION', 'NOTHING', 'SLOT', 'WAITING', 'Ring', 'Ticket', 'WaitQueue')
 

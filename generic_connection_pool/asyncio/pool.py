@@ -88,6 +88,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
         max_size: int = 10,
         total_max_size: int = 100,
     ):
+        own = {name: is_overridden(connection_manager, BaseConnectionManager, name) for name in HOOK_NAMES}
         super().__init__(
             acquire_timeout=acquire_timeout,
             background_collector=background_collector,
@@ -100,7 +101,6 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
             total_max_size=total_max_size,
         )
         self._connection_manager = connection_manager
-        own = {name: is_overridden(connection_manager, BaseConnectionManager, name) for name in HOOK_NAMES}
         self._checks_aliveness = own['check_aliveness']
         self._checks_reuse = own['is_reusable']
         self._setup(
@@ -327,7 +327,8 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
             self._background.bury()
             for record in list(self._doomed):
                 self._dispose(record)
-            self._dispose_all_idle()  # they belong to the loop that has ended
+            self._dispose_all_idle()  # they belong to the loop that has ended, as do those that may come back
+            self._core.outdate()
         else:
             self._loop = loop  # the compiled core notes this run of it
         return True
@@ -465,9 +466,9 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
         if self._core.join(ticket, excused):
             return True
         try:
-            while not self._core.drained:
+            while not self._core.drained(excused):
                 if not await waiter.wait(_remaining(deadline)):
-                    return self._core.drained
+                    return self._core.drained(excused)
             return True
         finally:
             self._surely(lambda: self._core.leave(ticket, excused))

@@ -41,11 +41,13 @@ class Waiter:
         :param timeout: seconds to sleep at the most (0: not at all), ``None`` for no bound
         :return: whether it was woken
         """
-        if not self._woken and (timeout is None or timeout > 0.0):
-            self._future = self._loop.create_future()
+        if timeout is None or timeout > 0.0:
+            # before looking whether it was woken: the garbage collector may close a coroutine here that does so
+            future = self._future = self._loop.create_future()
             timer = None if timeout is None else self._loop.call_later(timeout, self._end)
             try:
-                await self._future
+                if not self._woken:
+                    await future
             finally:
                 self._future = None
                 if timer is not None:
@@ -58,5 +60,9 @@ class Waiter:
         self._end()
 
     def _end(self) -> None:
-        if self._future is not None and not self._future.done():
-            self._future.set_result(None)
+        future = self._future
+        if future is not None and not future.done():
+            try:
+                future.set_result(None)
+            except asyncio.InvalidStateError:  # the garbage collector has just closed a coroutine that woke this one
+                pass

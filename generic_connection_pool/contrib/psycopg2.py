@@ -113,7 +113,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, pg.connection]):
         :param conn: the connection
         :raises psycopg2.Error: that failed, and the connection has been closed
         """
-        if conn.get_transaction_status() != pg.TRANSACTION_STATUS_IDLE:
+        if not _is_clean(conn):
             _roll_back(conn)
         self._attributes[id(conn)] = _session_attributes(conn)
 
@@ -130,7 +130,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, pg.connection]):
         if conn.closed:
             return
         try:
-            if conn.get_transaction_status() != pg.TRANSACTION_STATUS_IDLE or conn.status != pg.STATUS_READY:
+            if not _is_clean(conn):
                 _roll_back(conn)
             if attributes is not None and attributes != _session_attributes(conn):
                 for name, value in zip(_SESSION_ATTRIBUTES, attributes):
@@ -162,6 +162,14 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, pg.connection]):
         if isinstance(exc, psycopg2.OperationalError) and exc.pgcode is None:
             return False
         return conn.get_transaction_status() in _AT_REST
+
+
+def _is_clean(conn: pg.connection) -> bool:
+    """Tell whether no transaction is open, neither in the server's eyes nor in psycopg2's.
+
+    They disagree after a COMMIT that was executed as SQL: psycopg2 would not begin the next user's transaction.
+    """
+    return conn.get_transaction_status() == pg.TRANSACTION_STATUS_IDLE and bool(conn.status == pg.STATUS_READY)
 
 
 def _session_attributes(conn: pg.connection) -> Tuple[Any, ...]:

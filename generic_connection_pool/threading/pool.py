@@ -187,23 +187,6 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
         ticket.dirty = False
         return answer
 
-    def _abandon(self, ticket: Ticket) -> None:
-        """The acquire failed: give back whatever the ticket holds."""
-        core = self._core
-        core.withdraw(ticket)
-        try:
-            if ticket.state == SLOT:
-                core.fail(ticket)
-            elif ticket.state == CONNECTION:
-                record = ticket.record
-                assert record is not None
-                if ticket.dirty:
-                    self._scrap(record, None)
-                else:
-                    self._give_back(record)
-        finally:
-            self._dispose_elsewhere(ticket, None)
-
     def _tell_timeout(self, endpoint: EndpointT, waited: float) -> str:
         names = {thread.ident: thread.name for thread in threading.enumerate()}
         holders = self._core.holders(endpoint)
@@ -274,9 +257,9 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
         if self._core.join(ticket, excused):
             return True
         try:
-            while not self._core.drained:
+            while not self._core.drained(excused):
                 if not ticket.wait(_remaining(deadline)):
-                    return self._core.drained
+                    return self._core.drained(excused)
             return True
         finally:
             self._core.leave(ticket, excused)

@@ -1,4 +1,4 @@
-from typing import Any, Hashable
+from typing import Any
 
 from typing_extensions import disjoint_base
 
@@ -16,11 +16,11 @@ class Record:
     deadline: float
     sequence: int
     state: int
-    def __init__(self, conn: Any, key: Hashable, created: float, expires: float) -> None: ...
+    def __init__(self, conn: Any, key: Any, created: float, expires: float) -> None: ...
     @property
     def conn(self) -> Any: ...
     @property
-    def key(self) -> Hashable: ...
+    def key(self) -> Any: ...
     @property
     def created(self) -> float: ...
     @property

@@ -61,6 +61,7 @@ async def test_what_is_committed_stays_and_a_transaction_left_open_is_rolled_bac
         await conn.execute("INSERT INTO notes VALUES ('kept')")
         await conn.execute('BEGIN')
         await conn.execute("INSERT INTO notes VALUES ('lost')")
+    assert postgres.open_transactions() == 0
     async with pool.connection(ALPHA) as again:
         assert again is conn
         assert not again.is_in_transaction()

@@ -1,11 +1,12 @@
 """The manager of psycopg2 connections, against a real server."""
 
+import concurrent.futures
 import contextlib
 import signal
 import socket
 import threading
 import time
-from typing import Any, Callable, Dict, Iterator
+from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
 
@@ -167,13 +168,65 @@ def test_an_interrupted_connect_closes_what_it_has_connected(
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.05)
+        started = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             manager.create(ALPHA, timeout=10)
+        assert time.monotonic() - started < 5
     finally:
         signal.signal(signal.SIGALRM, before)
     late.set()
     eventually(lambda: not any(thread.name == 'gcp-connect' for thread in threading.enumerate()))
     monkeypatch.undo()
+    eventually(lambda: postgres.sessions() == 0)
+
+
+@pytest.mark.parametrize('timeout, seconds', [(0.1, 2), (1.5, 3), (30, 31)])
+def test_a_connect_that_is_left_alone_ends_soon(
+    monkeypatch: pytest.MonkeyPatch, timeout: float, seconds: int
+) -> None:
+    wanted: List[Dict[str, Any]] = []
+
+    def connect(**params: Any) -> None:
+        wanted.append(params)
+        raise psycopg2.OperationalError
+
+    monkeypatch.setattr(psycopg2, 'connect', connect)
+    with pytest.raises(psycopg2.OperationalError):
+        DbConnectionManager({'main': {'user': 'x'}}).create('main', timeout)
+    assert wanted == [{'user': 'x', 'connect_timeout': seconds}]
+
+
+class LastMoment(concurrent.futures.Future):  # type: ignore[type-arg]
+    """The outcome arrives between the end of the wait and what is done about it."""
+
+    end: BaseException
+
+    def result(self, timeout: 'float | None' = None) -> Any:
+        outcome = super().result()
+        if timeout is not None:
+            raise self.end
+        return outcome
+
+
+def test_a_connection_that_comes_at_the_last_moment_is_used(
+    manager: DbConnectionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LastMoment, 'end', concurrent.futures.TimeoutError(), raising=False)
+    monkeypatch.setattr(concurrent.futures, 'Future', LastMoment)
+    conn = manager.create(ALPHA, timeout=10)
+    assert fetch(conn, 'SELECT 1') == 1
+    manager.dispose(ALPHA, conn)
+
+
+def test_a_connection_that_comes_at_the_moment_of_an_interrupt_is_closed(
+    manager: DbConnectionManager, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LastMoment, 'end', KeyboardInterrupt(), raising=False)
+    monkeypatch.setattr(concurrent.futures, 'Future', LastMoment)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        manager.create(ALPHA, timeout=10)
+    # with what the traceback refers to still alive
+    assert caught.tb
     eventually(lambda: postgres.sessions() == 0)
 
 

@@ -68,9 +68,23 @@ def test_what_is_committed_stays_and_a_transaction_left_open_is_rolled_back(
         cursor.execute("INSERT INTO notes VALUES ('kept')")
         conn.commit()
         cursor.execute("INSERT INTO notes VALUES ('lost')")
+    assert postgres.open_transactions() == 0
     with pool.connection(ALPHA) as again:
         assert again is conn
         assert again.get_transaction_status() == extensions.TRANSACTION_STATUS_IDLE
+    assert postgres.query('SELECT * FROM notes') == [('kept',)]
+
+
+def test_a_commit_that_was_executed_as_sql_does_not_cost_the_next_user_a_transaction(
+    pool: Pool, postgres: PostgresServer
+) -> None:
+    with pool.connection(ALPHA) as conn, conn.cursor() as cursor:
+        cursor.execute("INSERT INTO notes VALUES ('kept')")
+        cursor.execute('COMMIT')
+    with pool.connection(ALPHA) as again, again.cursor() as cursor:
+        assert again is conn
+        cursor.execute("INSERT INTO notes VALUES ('lost')")
+        again.rollback()
     assert postgres.query('SELECT * FROM notes') == [('kept',)]
 
 
@@ -144,6 +158,18 @@ def test_a_user_does_not_see_the_notices_of_another(pool: Pool) -> None:
     with pool.connection(ALPHA) as again:
         assert again is conn
         assert not again.notices
+
+
+def test_a_user_does_not_see_the_notifications_of_another(pool: Pool, postgres: PostgresServer) -> None:
+    with pool.connection(ALPHA) as conn:
+        fetch(conn, 'LISTEN news; SELECT 1')
+        conn.commit()
+        postgres.query("SELECT pg_notify('news', 'hello')")
+        fetch(conn, 'SELECT 1')
+        assert conn.notifies
+    with pool.connection(ALPHA) as again:
+        assert again is conn
+        assert not again.notifies
 
 
 def test_a_connection_whose_session_was_ended_while_idle_is_replaced(pool: Pool, postgres: PostgresServer) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ipaddress
+import os
 import pathlib
 import socket
 import time
@@ -275,6 +276,32 @@ async def test_disposing_wakes_a_reader_and_a_descriptor_can_be_used_again_at_on
         await asyncio.sleep(0)
         await manager.dispose(endpoint, conn)
         assert await asyncio.wait_for(reading, 5) == b''
+
+
+async def test_a_callback_left_behind_is_not_taken_for_that_of_the_next_socket(
+    manager: Manager, endpoint: Any, echo: EchoServer
+) -> None:
+    loop = asyncio.get_running_loop()
+    conn = await manager.create(endpoint)
+    assert await ask_async(conn, b'one\n') == b'one\n'
+    number = conn.fileno()
+    loop.add_reader(conn, int)
+    loop.add_writer(conn, int)
+    await manager.dispose(endpoint, conn)
+    await eventually_async(lambda: not echo.connected)
+
+    # have the number taken, so that the pair does not get it
+    anything = os.open(os.devnull, os.O_RDONLY)
+    if anything != number:
+        os.dup2(anything, number)
+        os.close(anything)
+    left, right = socket.socketpair()
+    with left, right, socket.socket(fileno=os.dup2(left.fileno(), number)) as successor:
+        called = asyncio.Event()
+        loop.add_reader(successor, called.set)
+        right.send(b'x')
+        await asyncio.wait_for(called.wait(), 5)
+        loop.remove_reader(successor)
 
 
 async def test_a_cancelled_disposal_closes_the_socket(manager: Manager, endpoint: Any) -> None:

@@ -363,9 +363,10 @@ def test_disposing_does_not_wait_for_a_peer_that_does_not_read(
     manager: SslSocketConnectionManager, peer: TlsPeer, tls: ssl.SSLSocket
 ) -> None:
     tls.settimeout(0)
-    with pytest.raises(ssl.SSLWantWriteError):
+    with pytest.raises(BlockingIOError):
         while True:
-            tls.send(b'x' * 65536)
+            # below TLS, which would otherwise be busy with half a record
+            socket.socket.send(tls, b'x')
     tls.settimeout(None)
     started = time.monotonic()
     manager.dispose(NOWHERE, tls, timeout=20)
@@ -380,6 +381,26 @@ def test_disposing_does_not_mind_a_peer_that_is_gone_or_a_socket_that_is_closed(
     tls_echo.close_connections()
     manager.dispose(endpoint, conn)
     manager.dispose(endpoint, conn)
+
+
+def test_whoever_is_reading_is_woken_before_the_goodbye_for_which_the_connection_is_needed(
+    certificates: Certificates, endpoint: SslEndpoint
+) -> None:
+    woken: List[bool] = []
+
+    class Watched(ssl.SSLSocket):
+        def unwrap(self) -> socket.socket:
+            woken.append(not is_quiet(self.fileno()))
+            return super().unwrap()
+
+    context = certificates.client()
+    context.sslsocket_class = Watched
+    manager = SslSocketConnectionManager(context)
+    conn = manager.create(endpoint, timeout=5)
+    ask(conn, b'one\n')
+    assert is_quiet(conn.fileno())
+    manager.dispose(endpoint, conn)
+    assert woken == [True]
 
 
 def test_disposing_wakes_whoever_is_reading(

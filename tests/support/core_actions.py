@@ -62,7 +62,7 @@ class Actions:
             },
             'uses': {entry.serial: entry.record.uses for entry in world.entries.values()},
             'states': {entry.serial: entry.record.state for entry in world.entries.values()},
-            'core': (core.total, core.closed, core.forced, core.drained, core.due(world.now)),
+            'core': (core.total, core.closed, core.forced, core.drained(0), core.drained(1), core.due(world.now)),
             'endpoints': sorted(map(str, core.endpoints())),
             'sizes': [
                 (core.size(key), core.idle_size(key), core.lent_size(key), core.waiting(key), core.holders(key))
@@ -164,6 +164,8 @@ class Actions:
             self.each(lambda world: world.set_alarm(alarm))
         elif what == 'idle' and choice % 2:
             self.each(lambda world: world.next_idle())
+        elif what == 'rare' and choice % 8 == 1:
+            self.each(lambda world: world.outdate())
         elif what == 'rare' and choice % 8 == 0 and self.count > 12:
             self.each(lambda world: world.close_all())
         self.tidy()

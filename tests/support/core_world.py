@@ -234,11 +234,11 @@ class World:
         serials = []
         record = self.core.next_lent()
         while record is not None:
-            assert self.entries[record].place == 'held', f'{self.entries[record]} is not acquired'
+            assert self.entries[record].place in ('held', 'returning'), f'{self.entries[record]} is not acquired'
             self.entries[record].forced = True
             serials.append(self._doomed(record))
             record = self.core.next_lent()
-        assert not self.live(place='held'), 'an acquired connection is forgotten'
+        assert not self.live(place='held') + self.live(place='returning'), 'an acquired connection is forgotten'
         return sorted(serials, key=str)
 
     def _doomed(self, record: Optional[Any]) -> Optional[int]:
@@ -282,6 +282,12 @@ class World:
     def forget(self, number: int) -> None:
         """A client goes away that has nothing (any more)."""
         del self.clients[number]
+
+    def outdate(self) -> None:
+        """All connections that are acquired now are too old from now on."""
+        self.core.outdate()
+        for entry in self.live(place='held') + self.live(place='returning'):
+            entry.expires = float('-inf')
 
     # -- closing and looking on
 

@@ -47,6 +47,11 @@ class PostgresServer:
         finally:
             os.kill(pid, signal.SIGCONT)
 
+    def open_transactions(self) -> int:
+        """How many sessions hold a transaction open and do nothing."""
+        (count,), = self.query("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%%'")
+        return int(count)
+
     def sessions(self) -> int:
         """How many sessions of others there are."""
         (count,), = self.query("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"

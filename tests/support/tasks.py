@@ -122,6 +122,10 @@ class Gate:
         if self._opened is not None and not self._opened.done():
             self._opened.set_result(None)
 
+    def forget(self) -> None:
+        """Hold on no longer to those who wait, as a closed event loop does not."""
+        self._opened = None
+
     async def reached(self, times: int = 1) -> None:
         """Wait until the hook has been called so many times."""
         await until(lambda: self.entered >= times)

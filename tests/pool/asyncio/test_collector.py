@@ -203,6 +203,7 @@ async def test_it_does_not_keep_the_context_of_its_starter(open_pool: OpenPool) 
             return weakref.ref(request)
 
     reference = await asyncio.ensure_future(serve())
+    await passes()  # for the loop to forget of that task
     gc.collect()
     assert len(collectors()) == 1 and reference() is None
 

@@ -6,7 +6,7 @@ from typing import Any, Callable
 import pytest
 from generic_connection_pool import ConnectionPoolClosedError
 from support.threads import (
-    Gate, HookedManager, error, is_free, result, start, start_waiting, wait_for, wait_until,
+    Gate, HookedManager, error, is_free, let_pass, raising, result, start, start_waiting, wait_for, wait_until,
 )  # fmt: skip
 
 MakePool = Callable[..., Any]
@@ -153,6 +153,43 @@ def test_a_close_inside_a_hook_waits_for_the_connections_of_others(
     assert error(closing) is None and order == ['released', 'closed']
 
 
+@pytest.mark.parametrize('cause', ['on_acquire', 'check_aliveness', 'on_release', 'due', 'due after a failure'])
+def test_a_close_inside_a_disposal_waits_for_the_connections_of_others(
+    make_pool: MakePool, hooks: HookedManager, cause: str
+) -> None:
+    """HAZARD 26: whatever the disposal is a part of."""
+    pool = make_pool(hooks, max_lifetime=0.1 if 'due' in cause else 3600)
+    order = []
+
+    def dispose(*_: Any) -> None:
+        hooks.doing.clear()
+        pool.close()
+        order.append('closed')
+
+    with pool.connection('a'):
+        pass
+    if 'due' in cause:
+        let_pass(0.1)
+    held = pool.acquire('b')
+    hooks.doing['dispose'] = dispose
+    if cause in HOOKS:
+        hooks.doing[cause] = raising(KeyboardInterrupt())
+    elif cause == 'due after a failure':
+        hooks.doing['on_acquire'] = raising(ValueError())
+
+    def run() -> None:
+        with pool.connection('a'):
+            pass
+
+    closing = start(run)
+    wait_until(lambda: pool.closed or closing.done())
+    assert pool.closed and not closing.done()
+    order.append('released')
+    pool.release(held, 'b')
+    assert (error(closing) is None) is (cause == 'due') and order == ['released', 'closed']
+    assert pool.get_size() == 0
+
+
 @pytest.mark.parametrize('granted', ['connection', 'slot'])
 def test_a_hook_may_close_the_pool_though_its_thread_has_been_granted_something_meanwhile(
     make_pool: MakePool, hooks: HookedManager, granted: str
@@ -172,8 +209,6 @@ def test_a_hook_may_close_the_pool_though_its_thread_has_been_granted_something_
     waiter = start(pool.acquire, 'b')
     wait_for(gate.reached)
     if granted == 'slot':
-        from support.threads import let_pass
-
         let_pass(0.2)
     pool.release(b, 'b')
     gate.open.set()

@@ -1,0 +1,192 @@
+"""The threads that dispose of connections for callers who cannot wait."""
+
+import contextlib
+import logging
+import threading
+from typing import Any, List
+
+import pytest
+from generic_connection_pool.threading import workers as workers_module
+from generic_connection_pool.threading.workers import Workers
+from support.injection import Injection, everywhere
+from support.threads import PATIENCE, Gate, start, wait_for, wait_until
+
+NAME = 'gcp-disposer'
+
+
+def crew() -> List[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == NAME]
+
+
+@pytest.fixture(autouse=True)
+def nobody_lingers(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(workers_module, 'LINGER', 0.05)
+    wait_until(lambda: not crew())
+    yield
+    wait_until(lambda: not crew(), 'the end of the threads')
+
+
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, 'start', refuse)
+
+
+def test_each_job_runs_at_once_on_a_thread_of_its_own() -> None:
+    workers = Workers(NAME)
+    together = threading.Barrier(21)
+    for _ in range(20):
+        workers.submit(lambda: together.wait(PATIENCE))
+    together.wait(PATIENCE)
+
+
+def test_the_threads_are_daemons_of_the_given_name() -> None:
+    workers = Workers(NAME)
+    told = []
+    workers.submit(lambda: told.append((threading.current_thread().name, threading.current_thread().daemon)))
+    wait_until(lambda: told == [(NAME, True)])
+
+
+def test_a_thread_that_is_free_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, 'LINGER', PATIENCE)
+    workers = Workers(NAME)
+    idents = []
+    for place in range(10):
+        workers.submit(lambda: idents.append(threading.get_ident()))
+        wait_until(lambda: len(idents) == place + 1 and len(workers._beds) == 1)
+    assert len(set(idents)) == 1 and len(crew()) == 1
+    workers._beds[0].wake()
+    monkeypatch.setattr(workers_module, 'LINGER', 0.01)
+    workers.submit(lambda: None)
+
+
+def test_a_job_that_hangs_hinders_no_other() -> None:
+    workers = Workers(NAME)
+    gates = [Gate() for _ in range(5)]
+    for gate in gates:
+        workers.submit(gate)
+        wait_for(gate.reached)
+    for gate in gates:
+        gate.open.set()
+
+
+def test_jobs_beyond_the_largest_crew_wait_for_a_free_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, 'LARGEST_CREW', 3)
+    workers = Workers(NAME)
+    gates = [Gate() for _ in range(3)]
+    for gate in gates:
+        workers.submit(gate)
+        wait_for(gate.reached)
+    done: List[int] = []
+    for number in range(4):
+        workers.submit(lambda number=number: done.append(number))  # type: ignore[misc]
+    assert len(crew()) == 3 and done == []
+    gates[1].open.set()
+    wait_until(lambda: done == [0, 1, 2, 3])
+    gates[0].open.set()
+    gates[2].open.set()
+    wait_until(lambda: not crew())
+    assert len(workers._vacancies) == 3
+
+
+def test_idle_threads_end() -> None:
+    workers = Workers(NAME)
+    for _ in range(3):
+        workers.submit(lambda: None)
+    wait_until(lambda: not crew())
+    assert len(workers._vacancies) == workers_module.LARGEST_CREW and not workers._beds
+    done = threading.Event()
+    workers.submit(done.set)
+    wait_for(done)
+
+
+@pytest.mark.parametrize('exc', [ValueError, SystemExit, KeyboardInterrupt])
+def test_a_job_that_fails_is_logged_and_its_thread_goes_on(exc: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise exc
+
+    workers = Workers(NAME)
+    workers.submit(fail)
+    wait_until(lambda: [record.levelno for record in caplog.records] == [logging.ERROR])
+    assert caplog.records[0].exc_info is not None and caplog.records[0].exc_info[0] is exc
+    wait_until(lambda: len(workers._beds) == 1 or not crew())
+
+
+def test_where_no_thread_can_be_started_the_job_runs_here_and_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_threads(monkeypatch)
+    workers = Workers(NAME)
+    order: List[str] = []
+
+    def job() -> None:
+        workers.submit(lambda: order.append('inner'))  # would block if a lock were held
+        order.append('outer')
+
+    def submit() -> None:
+        workers.submit(job)
+        order.append(threading.current_thread().name)
+
+    thread = threading.current_thread().name
+    submit()
+    assert order == ['inner', 'outer', thread]
+    assert len(workers._vacancies) == workers_module.LARGEST_CREW
+
+
+def test_a_finalizer_may_submit_while_its_thread_submits() -> None:
+    """HAZARD 37: at any bytecode."""
+
+    def scenario(inject: Any) -> None:
+        workers = Workers(NAME)
+        done: List[str] = []
+        with inject(lambda: workers.submit(lambda: done.append('finalizer'))) as injection:
+            workers.submit(lambda: done.append('other'))
+        wait_until(lambda: sorted(done) == ['finalizer', 'other'][not injection.happened :])
+
+    future = start(everywhere, scenario, *[workers_module.__file__, threading.__file__])
+    assert future.result(PATIENCE) > 30
+
+
+def test_an_interrupt_of_submit_leaves_the_workers_fit() -> None:
+    """HAZARD 10: at any bytecode; the job runs or not, later ones do."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    def scenario(inject: Any) -> None:
+        workers = Workers(NAME)
+        done: List[str] = []
+        with contextlib.suppress(KeyboardInterrupt), inject(interrupt):
+            workers.submit(lambda: done.append('interrupted'))
+        workers.submit(lambda: done.append('later'))
+        wait_until(lambda: 'later' in done)
+        assert done.count('interrupted') <= 1
+
+    assert everywhere(scenario, workers_module.__file__) > 10
+
+
+def test_many_threads_may_submit_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, 'LINGER', 0.0005)
+    monkeypatch.setattr(workers_module, 'LARGEST_CREW', 4)
+    workers = Workers(NAME)
+    done: List[int] = []
+
+    def work() -> None:
+        for number in range(150):
+            workers.submit(lambda: done.append(1))
+            if number % 10 == 0:
+                wait_until(lambda: not workers._jobs)
+
+    for submitter in [start(work) for _ in range(3)]:
+        submitter.result(PATIENCE)
+    wait_until(lambda: len(done) == 450)
+    wait_until(lambda: not crew())
+    assert len(workers._vacancies) == 4 and not workers._beds and not workers._jobs
+
+
+def test_the_injection_reports_where_it_happened() -> None:
+    """The tests above would be void without it."""
+    workers = Workers(NAME)
+    done = threading.Event()
+    with Injection(3, done.set, (workers_module.__file__,)) as injection:
+        workers.submit(lambda: None)
+    assert done.is_set() and injection.happened and injection.where.startswith('workers.py:')
