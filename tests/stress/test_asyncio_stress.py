@@ -175,4 +175,4 @@ class Stress:
 
 @pytest.mark.parametrize('seed', range(12))
 def test_under_stress_nothing_is_lost(seed: int) -> None:
-    asyncio.run(asyncio.wait_for(Stress(seed).run(), 3 * GENEROUS))
+    asyncio.run(Stress(seed).run())
