@@ -1,5 +1,6 @@
 """Who waits: tickets, their queue at each endpoint, and the rings of endpoints that the total limit blocks."""
 
+from cpython.object cimport PyTypeObject, traverseproc, visitproc
 from cpython.ref cimport PyObject
 
 from _cpool.structs cimport T_CLOSED, T_CONNECTION, T_NOTHING, T_SLOT, T_WAITING
@@ -92,3 +93,18 @@ cdef class Ticket:
         cdef record_t *victim = self.c.victim
         self.c.victim = NULL
         return None if victim == NULL else <Record>victim.owner
+
+
+# The garbage collector must be told of the reference to the record, which is behind a pointer.
+
+cdef traverseproc traverse_attributes = (<PyTypeObject *>Ticket).tp_traverse
+
+
+cdef int traverse(PyObject *ticket, visitproc visit, void *arg) except -1:
+    cdef int answer = traverse_attributes(ticket, visit, arg)
+    if not answer and (<Ticket>ticket).c.record != NULL:
+        answer = visit((<Ticket>ticket).c.record.owner, arg)
+    return answer
+
+
+(<PyTypeObject *>Ticket).tp_traverse = traverse

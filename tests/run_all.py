@@ -27,6 +27,10 @@ SUPPORTED = ('3.10', '3.11', '3.12', '3.13', '3.14')
 WHEEL_SOURCES = ('LICENSE', 'README.md', '_cpool', 'generic_connection_pool', 'pyproject.toml', 'setup.py', 'stubs')
 NOT_SOURCES = shutil.ignore_patterns('__pycache__', '*.so', '*.pyd', '*.c', '.*')
 CORES = {'0': 'cython', '1': 'python'}
+# tests that try both cores in one process, or how they are built: once for each interpreter is enough
+BOTH_AT_ONCE = [
+    f'--ignore={ROOT / "tests" / path}' for path in ('core', 'packaging', 'stress/test_core_threads.py')
+]
 
 PROBE = """
 import ensurepip, json, os, sys, sysconfig, venv
@@ -195,7 +199,7 @@ def run_tests(version: str, environment: Path, pure: str) -> Row:
     else:
         code = run(
             executable(environment, 'pytest'), '-c', ROOT / 'pyproject.toml', '--rootdir', ROOT, ROOT / 'tests',
-            '-p', 'no:cacheprovider', f'--junitxml={report}', **variables,
+            '-p', 'no:cacheprovider', f'--junitxml={report}', *(BOTH_AT_ONCE if core == 'python' else ()), **variables,
         )  # fmt: skip
     passed, failed, skipped = count(report)
     if code != 0 and failed == 0:

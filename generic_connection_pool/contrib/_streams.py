@@ -12,6 +12,8 @@ CLOSING_GRACE = 1.0
 
 #: how often the event loop is asked to read what has arrived before that counts as more than a few messages
 _ROUNDS = 16
+#: how many rounds an end may take from the socket to the reader of a stream
+_ROUNDS_TO_NOTICE = 3
 
 
 def nothing_unread(reader: asyncio.StreamReader) -> bool:
@@ -45,7 +47,9 @@ async def read_pending_input(is_closing: Callable[[], bool], fileno: Callable[[]
         if is_closing():
             return False
         if is_quiet(fileno()):
-            return True
+            for _ in range(_ROUNDS_TO_NOTICE):
+                await asyncio.sleep(0)
+            return not is_closing()
         await asyncio.sleep(0)
     return False
 

@@ -1,19 +1,18 @@
 """Streams for asyncio over TCP, TLS and UNIX sockets, against a real server."""
 
 import asyncio
-import contextlib
 import gc
 import pathlib
 import socket
-import ssl
 import struct
 import time
 from typing import Any, AsyncIterator
 
 import pytest
 from support.certificates import Certificates
-from support.servers import EchoServer, ask_stream, eventually, eventually_async, full_listener, open_descriptors
-from support.servers import refusing_port, silent_server, tcp_echo_server, unix_echo_server
+from support.servers import EchoServer, ask_stream, eventually, eventually_async, open_descriptors, silent_server
+from support.servers import tcp_echo_server
+from support.servers_tls import TlsPeer
 
 from generic_connection_pool.asyncio import BaseConnectionManager, ConnectionPool
 from generic_connection_pool.contrib import _streams
@@ -172,121 +171,6 @@ async def test_an_acquire_that_gets_no_connection_in_time_leaves_no_socket_behin
     await pool.close()
 
 
-# -- creating
-
-
-@pytest.mark.parametrize('plain', [None, False])
-async def test_without_tls_a_stream_is_plain(plain: 'bool | None', host: str) -> None:
-    with tcp_echo_server(host) as server:
-        manager = TcpStreamConnectionManager(ssl=plain)
-        stream = await manager.create((host, server.port))
-        assert stream[1].get_extra_info('ssl_object') is None
-        assert await ask_stream(stream, b'one\n') == b'one\n'
-        await manager.dispose((host, server.port), stream)
-
-
-async def test_true_means_tls_that_trusts_what_the_system_trusts(
-    certificates: Certificates, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
-) -> None:
-    trusted = tmp_path / 'authorities.pem'
-    trusted.write_bytes(certificates.authority_pem)
-    monkeypatch.setenv('SSL_CERT_FILE', str(trusted))
-    with tcp_echo_server(context=certificates.server()) as server:
-        manager = TcpStreamConnectionManager(ssl=True)
-        stream = await manager.create(('127.0.0.1', server.port))
-        assert stream[1].get_extra_info('peercert')
-        assert await ask_stream(stream, b'one\n') == b'one\n'
-        await manager.dispose(('127.0.0.1', server.port), stream)
-
-
-async def test_true_refuses_a_server_that_the_system_does_not_trust(certificates: Certificates) -> None:
-    with tcp_echo_server(context=certificates.server()) as server:
-        with pytest.raises(ssl.SSLCertVerificationError):
-            await TcpStreamConnectionManager(ssl=True).create(('127.0.0.1', server.port))
-
-
-async def test_a_server_that_is_not_trusted_is_refused_and_the_socket_closed(certificates: Certificates) -> None:
-    with tcp_echo_server(context=certificates.server()) as server:
-        before = open_descriptors()
-        with pytest.raises(ssl.SSLCertVerificationError):
-            await TcpStreamConnectionManager(certificates.stranger()).create(('127.0.0.1', server.port))
-        await eventually_async(lambda: open_descriptors() == before)
-
-
-async def test_a_server_with_a_certificate_for_another_name_is_refused(certificates: Certificates) -> None:
-    with tcp_echo_server(context=certificates.server('example.org')) as server:
-        with pytest.raises(ssl.SSLCertVerificationError, match='127.0.0.1'):
-            await TcpStreamConnectionManager(certificates.client()).create(('127.0.0.1', server.port))
-
-
-async def test_a_refused_connection_says_where(host: str) -> None:
-    port = refusing_port(host)
-    with pytest.raises(ConnectionRefusedError, match=str(port)):
-        await TcpStreamConnectionManager().create((host, port))
-
-
-@pytest.mark.parametrize('rounds', range(25))
-async def test_a_connect_cancelled_at_any_step_leaves_no_socket_behind(
-    manager: Manager, endpoint: Any, rounds: int
-) -> None:
-    before = open_descriptors()
-    creating = asyncio.ensure_future(manager.create(endpoint))
-    for _ in range(rounds):
-        # the far end needs time for its part of a handshake
-        await asyncio.sleep(0.0005 if rounds % 2 else 0)
-    creating.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await manager.dispose(endpoint, await creating)
-    await eventually_async(lambda: open_descriptors() == before)
-
-
-@pytest.mark.skipif(not hasattr(socket, 'AF_UNIX'), reason='there are no UNIX sockets')
-async def test_a_unix_connection_is_made_as_soon_as_the_queue_has_room(short_directory: pathlib.Path) -> None:
-    path = short_directory / 'full'
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(path))
-    manager = UnixSocketStreamConnectionManager()
-    with full_listener(listener), contextlib.ExitStack() as stack:
-        creating = asyncio.ensure_future(manager.create(path))
-        done, _ = await asyncio.wait([creating], timeout=0.05)
-        assert not done
-        listener.setblocking(False)
-        while not creating.done():
-            with contextlib.suppress(BlockingIOError):
-                stack.push(contextlib.closing(listener.accept()[0]))
-            await asyncio.sleep(0.002)
-        await manager.dispose(path, await creating)
-
-
-@pytest.mark.skipif(not hasattr(socket, 'AF_UNIX'), reason='there are no UNIX sockets')
-async def test_waiting_for_room_in_a_unix_listeners_queue_can_be_cancelled(short_directory: pathlib.Path) -> None:
-    path = short_directory / 'full'
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(path))
-    with full_listener(listener):
-        before = open_descriptors()
-        with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(UnixSocketStreamConnectionManager().create(path), 0.05)
-        assert open_descriptors() == before
-
-
-@pytest.mark.skipif(not hasattr(socket, 'AF_UNIX'), reason='there are no UNIX sockets')
-async def test_a_unix_socket_that_cannot_be_made_a_stream_is_closed(
-    short_directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def fail(**params: Any) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr(asyncio, 'open_connection', fail)
-    with unix_echo_server(str(short_directory / 'echo')):
-        before = open_descriptors()
-        with pytest.raises(MemoryError) as caught:
-            await UnixSocketStreamConnectionManager().create(short_directory / 'echo')
-        # with what the traceback refers to still alive
-        assert caught.tb
-        await eventually_async(lambda: open_descriptors() == before)
-
-
 # -- checking
 
 
@@ -296,17 +180,40 @@ async def test_an_idle_stream_is_found_alive_time_and_again(manager: Manager, en
         assert await ask_stream(conn, b'one\n') == b'one\n'
 
 
-async def test_session_tickets_that_the_loop_has_not_read_do_no_harm(certificates: Certificates) -> None:
-    manager = TcpStreamConnectionManager(certificates.client())
-    with tcp_echo_server(context=certificates.server()) as server:
-        endpoint = ('127.0.0.1', server.port)
-        conn = await manager.create(endpoint)
-        assert conn[1].get_extra_info('ssl_object').version() == 'TLSv1.3'
-        wait_unnoticed(conn)
-        assert await manager.check_aliveness(endpoint, conn)
-        assert is_quiet(conn[1].get_extra_info('socket').fileno())
-        assert await ask_stream(conn, b'one\n') == b'one\n'
-        await manager.dispose(endpoint, conn)
+@pytest.fixture
+async def peer(certificates: Certificates) -> AsyncIterator[TlsPeer]:
+    peer = TlsPeer(certificates.server())
+    yield peer
+    peer.close()
+
+
+@pytest.fixture
+async def tls(peer: TlsPeer, certificates: Certificates) -> AsyncIterator[Stream]:
+    """A connection to the peer, of which only what belongs to the handshake has been sent."""
+    client = asyncio.open_connection(sock=peer.near, ssl=certificates.client(), server_hostname='localhost')
+    conn, _ = await asyncio.gather(client, asyncio.get_running_loop().run_in_executor(None, peer.shake_hands))
+    yield conn
+    await TcpStreamConnectionManager().dispose(('nowhere', 0), conn)
+
+
+async def test_session_tickets_that_the_loop_has_not_read_do_no_harm(peer: TlsPeer, tls: Stream) -> None:
+    manager = TcpStreamConnectionManager()
+    peer.send(peer.unsent())
+    wait_unnoticed(tls)
+    assert await manager.check_aliveness(('nowhere', 0), tls)
+    assert is_quiet(tls[1].get_extra_info('socket').fileno())
+    peer.send(peer.encrypt(b'hello\n'))
+    assert await tls[0].readline() == b'hello\n'
+    assert await manager.check_aliveness(('nowhere', 0), tls)
+
+
+async def test_a_goodbye_that_the_loop_has_not_read_is_found(peer: TlsPeer, tls: Stream) -> None:
+    manager = TcpStreamConnectionManager()
+    peer.send(peer.unsent())
+    assert await manager.check_aliveness(('nowhere', 0), tls)
+    peer.send(peer.goodbye())
+    wait_unnoticed(tls)
+    assert not await manager.check_aliveness(('nowhere', 0), tls)
 
 
 async def test_a_check_does_not_suspend_if_nothing_has_arrived(manager: Manager, endpoint: Any, conn: Stream) -> None:

@@ -1,5 +1,6 @@
 """Closing: who waits is told, nobody is served any more, and everything is disposed of."""
 
+import time
 from typing import Any, List
 
 import pytest
@@ -204,8 +205,6 @@ def test_only_after_a_forced_closing_a_wrong_release_is_excused(desk: Any) -> No
 
 
 def test_closing_thousands_of_endpoints_by_force_takes_no_time_that_grows_with_their_square(desk: Any) -> None:
-    import time
-
     def seconds(count: int) -> float:
         d = desk(max_size=1, total_max_size=count)
         for key in range(count):
@@ -294,6 +293,25 @@ def test_a_closer_without_slots_waits_for_those_of_the_others(desk: Any) -> None
     assert not d.core.drained(0)
     user.scrap()
     assert d.woken == ['outer']
+    assert d.core.drained(0)
+
+
+def test_a_closer_without_slots_is_not_excused_by_one_that_waits_itself(desk: Any) -> None:
+    d = desk()
+    users = [d.user('a') for _ in range(3)]
+    d.core.close()
+    outer, inner = d.client('outer'), d.client('inner')
+    assert not d.core.join(outer.ticket, 0)
+    assert not d.core.join(inner.ticket, 1)
+    users[0].scrap()
+    users[1].scrap()
+    assert d.core.drained(1)
+    assert not d.core.drained(0)
+    assert not d.core.join(d.client().ticket, 0)
+    d.core.leave(inner.ticket, 1)
+    outer.wakes = 0
+    users[2].scrap()
+    assert outer.wakes == 1
     assert d.core.drained(0)
 
 

@@ -273,6 +273,22 @@ def test_a_collector_is_woken_for_what_is_due_earlier_than_it_thinks(desk: Any) 
     assert d.core.set_alarm(collector.ticket) == 5.0
 
 
+def test_a_collector_is_woken_once_for_all_that_is_due_earlier_until_it_has_looked(desk: Any) -> None:
+    d = desk(min_idle=0, idle_timeout=5.0, max_lifetime=6.0)
+    collector = d.client('collector')
+    users = [d.user('a'), d.user('a'), d.user('a')]
+    d.now = 3.0
+    users[0].release()
+    assert d.core.set_alarm(collector.ticket) == 6.0, 'of its lifetime'
+    d.now = 0.5
+    users[1].release()
+    assert collector.wakes == 1, 'due half a second earlier'
+    d.now = 0.75
+    users[2].release()
+    assert collector.wakes == 1, 'it will look for itself'
+    assert d.core.set_alarm(collector.ticket) == 5.5
+
+
 def test_a_collector_is_not_woken_for_what_is_due_later(desk: Any) -> None:
     d = desk(max_lifetime=10.0)
     collector = d.client('collector')

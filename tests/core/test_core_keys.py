@@ -2,7 +2,7 @@
 
 import gc
 import weakref
-from typing import Any, Callable, Optional
+from typing import Any, Callable, List, Optional
 
 import pytest
 
@@ -182,7 +182,7 @@ def test_a_key_may_ask_the_pool_while_it_is_compared(desk: Any) -> None:
 def test_an_endpoint_that_appears_while_keys_are_compared_is_not_made_twice(desk: Any) -> None:
     d = desk(max_size=1)
     d.user(Key('a'))
-    inner = []
+    inner: List[Any] = []
 
     def meddle() -> None:
         key.meet = None

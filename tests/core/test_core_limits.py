@@ -172,6 +172,50 @@ def test_a_victim_of_somebody_who_stops_waiting_still_makes_room(desk: Any) -> N
     d.check()
 
 
+def test_who_comes_back_before_his_former_victim_is_gone_evicts_nobody_else(desk: Any) -> None:
+    d = desk(total_max_size=2)
+    d.idle('a')
+    d.idle('c')
+    leaver = d.request('b')
+    assert leaver.withdraw()
+    back = d.request('b')
+    assert back.victim is None, 'the room is on its way'
+    leaver.dispose_of_victim()
+    assert back.state == 'slot'
+    assert d.core.idle_size('c') == 1
+    d.check()
+
+
+def test_one_whose_victim_made_room_for_another_may_be_given_a_second_one(desk: Any) -> None:
+    d = desk(total_max_size=3)
+    d.idle('a')
+    users = [d.user('c'), d.user('c')]
+    first, second, third = d.request('b'), d.request('b'), d.request('b')
+    assert users[0].release()
+    assert second.victim is users[0].record
+    second.dispose_of_victim()
+    assert (first.state, second.state) == ('slot', 'waiting')
+    d.check()
+    assert users[1].release()
+    assert (second.victim, third.victim) == (users[1].record, None)
+    second.dispose_of_victim()
+    assert (second.state, third.state) == ('slot', 'waiting')
+    d.check()
+
+
+def test_the_slot_of_a_victim_does_not_lift_the_limit_of_the_endpoint(desk: Any) -> None:
+    d = desk(max_size=1, total_max_size=2)
+    d.idle('a')
+    creator = d.request('c')
+    first, second = d.request('b'), d.request('b')
+    creator.fail()
+    assert first.state == 'slot'
+    first.dispose_of_victim()
+    assert second.waits
+    assert d.core.size('b') == d.core.total == 1
+    d.check()
+
+
 def test_a_slot_that_becomes_free_serves_somebody_whose_victim_takes_long(desk: Any) -> None:
     d = desk(total_max_size=2)
     d.idle('a')
@@ -225,13 +269,16 @@ def test_a_hammered_endpoint_lets_another_have_its_turn(desk: Any, total_max_siz
     assert other.state == 'slot'
 
 
-def test_turns_do_not_come_too_often(desk: Any) -> None:
+@pytest.mark.parametrize('total_max_size', [1, 40])
+def test_turns_do_not_come_too_often(desk: Any, total_max_size: int) -> None:
     """Each turn costs a connection: one that is handed on within its endpoint is worth more."""
-    d = desk(max_size=1, total_max_size=1)
+    d = desk(max_size=1, total_max_size=total_max_size)
+    for number in range(total_max_size - 1):
+        d.user(number)
     user, waiting = d.user('a'), d.request('a')
     other = d.request('b')
     hand_offs, _, _ = hammer(d, user, waiting, 1000, lambda: other.victim)
-    assert hand_offs >= 8
+    assert hand_offs >= max(16, total_max_size) - 2
 
 
 def test_all_who_wait_for_the_total_get_their_turns_in_the_order_of_their_arrival(desk: Any) -> None:

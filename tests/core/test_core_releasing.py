@@ -2,7 +2,7 @@
 
 import gc
 import weakref
-from typing import Any
+from typing import Any, List
 
 import pytest
 from support.core_desk import Conn
@@ -159,7 +159,7 @@ def test_of_extras_the_latest_is_used_and_only_when_no_core_connection_is_idle(d
 def test_a_connection_becomes_an_extra_when_those_in_use_could_fill_the_core(desk: Any, min_idle: int) -> None:
     d = desk(min_idle=min_idle)
     users = [d.user('a') for _ in range(3)]
-    extras = []
+    extras: List[bool] = []
     for still_in_use, user in zip((2, 1, 0), users):
         idle_core = len(extras) - sum(extras)
         user.release()
@@ -288,10 +288,15 @@ def test_a_connection_may_be_given_back_while_it_is_compared(desk: Any) -> None:
     d.check()
 
 
-def test_when_a_connection_is_gone_the_pool_lets_go_of_it(desk: Any) -> None:
-    d = desk()
+@pytest.mark.parametrize('was_idle', [False, True])
+def test_when_a_connection_is_gone_the_pool_lets_go_of_it(desk: Any, was_idle: bool) -> None:
+    d = desk(min_idle=2)
+    d.idle('other')
     user = d.user('a', Conn('short-lived'))
     conn = weakref.ref(user.record.conn)
+    if was_idle:
+        user.release()
+        user = d.user('a')
     user.begin_release()
     d.core.discard(user.record)
     d.core.disposed(user.record)

@@ -226,6 +226,7 @@ def test_at_the_limit_the_slot_of_a_dead_connection_comes_back_to_who_had_it(des
     client, waiting = d.user('a'), d.request('a')
     client.replace()
     assert (client.state, client.victim, client.ticket.record) == ('waiting', client.record, None)
+    d.check()
     client.dispose_of_victim()
     assert (client.state, waiting.state) == ('slot', 'waiting')
     d.check()
@@ -274,7 +275,12 @@ def test_whoever_is_told_can_ask_the_core_at_once(desk: Any) -> None:
     d = desk(max_size=1)
     user = d.user('a')
     seen: List[Any] = []
-    ticket = d.new_ticket(lambda: (d.check(), seen.append((ticket.state, d.core.size('a')))))
+
+    def told() -> None:
+        d.check()
+        seen.append((ticket.state, d.core.size('a')))
+
+    ticket: Any = d.new_ticket(told)
     d.core.request(ticket, 'a', 0.0)
     user.release()
     assert seen == [(d.twin.get('waiters', 'CONNECTION'), 1)]

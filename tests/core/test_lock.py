@@ -284,12 +284,13 @@ class TestMutex:
 def test_a_finalizer_inside_an_operation_of_the_pure_core_is_refused_with_the_state_unharmed() -> None:
     desk = Desk(PYTHON)
     user = desk.user('a')
+    record = user.ticket.record
     refused: List[BaseException] = []
 
     class Finalizer:
         def __del__(self) -> None:
             try:
-                desk.core.take_back(user.record, user.loan)
+                desk.core.take_back(record, user.loan)
             except RuntimeError as exc:
                 refused.append(exc)
 
@@ -302,7 +303,7 @@ def test_a_finalizer_inside_an_operation_of_the_pure_core_is_refused_with_the_st
             return former(conn)
 
     desk.core._lent = Interrupted()
-    assert desk.core.find(user.record.conn, 'a') is user.record
+    assert desk.core.find(record.conn, 'a') is record
     desk.core._lent = lent
     assert [type(exc).__name__ for exc in refused] == ['ReentryError']
     desk.check()

@@ -1,6 +1,7 @@
 """The two implementations driven in lockstep through random operations: they must answer alike, and keep every promise."""
 
 import random
+from typing import Callable, List, Tuple
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -80,7 +81,7 @@ def walk(seed: int) -> None:
     draw = random.Random(seed)
     limits = Limits(draw.randint(0, 2), draw.randint(1, 3), draw.randint(1, 4), draw.choice([0.0, 5.0]), 20.0)
     actions = Actions(TWINS, limits, draw.random() < 0.3)
-    steps = [
+    steps: List[Tuple[int, Callable[[], object]]] = [
         (draw.choice([8, 14, 24]), lambda: actions.arrive(draw.choice(NAMES), draw.random() < 0.3, draw.choice(WAYS))),
         (24, lambda: actions.go_on(draw.randrange(1000), draw.choice(WAYS))),
         (12, lambda: actions.release(draw.randrange(1000), draw.choice(WAYS))),
@@ -106,6 +107,5 @@ def test_on_long_random_walks_both_implementations_answer_alike_and_keep_every_p
 
 
 def test_no_short_story_lets_the_two_implementations_differ_or_break_a_promise() -> None:
-    run_state_machine_as_test(
-        Lockstep, settings=settings(derandomize=False, deadline=None, max_examples=60, stateful_step_count=40)
-    )
+    bounds = settings(derandomize=False, deadline=None, max_examples=60, stateful_step_count=40)
+    run_state_machine_as_test(Lockstep, settings=bounds)

@@ -101,7 +101,9 @@ class TestWaitQueue:
 
     def test_whoever_is_on_call_is_always_the_first_off_duty(self, twin: Twin) -> None:
         draw = random.Random(4)
-        queue, inside, outside, arrivals = self.queue(twin), [], [], 0
+        queue, arrivals = self.queue(twin), 0
+        inside: List[Any] = []
+        outside: List[Any] = []
         for _ in range(1000):
             what = draw.choice(['push', 'push', 'back', 'remove', 'on', 'off'])
             if what == 'push':

@@ -24,11 +24,18 @@ class TlsPeer:
 
     def handshake(self, client: Callable[[], ResultT]) -> ResultT:
         """Shake hands with a client that does its part in the call of ``client``; sends no more than it must."""
-        thread = threading.Thread(target=self._shake_hands, daemon=True)
+        thread = threading.Thread(target=self.shake_hands, daemon=True)
         thread.start()
         result = client()
         thread.join()
         return result
+
+    def shake_hands(self) -> None:
+        """Do one's part of the handshake, and return when it is done."""
+        self._drive(self._tls.do_handshake)
+        if self._tls.version() != 'TLSv1.3':
+            # with TLS 1.3 the last word is the client's, here it is the server's
+            self._far.sendall(self._outgoing.read())
 
     def encrypt(self, data: bytes) -> bytes:
         """Return the bytes on the wire for some data, and for all that was not sent before, such as session tickets."""
@@ -56,12 +63,6 @@ class TlsPeer:
     def receive(self) -> bytes:
         """Read and decrypt what the client sends next; ``b''`` is its goodbye, an SSLEOFError an end without one."""
         return self._drive(lambda: self._tls.read(1 << 16))
-
-    def _shake_hands(self) -> None:
-        self._drive(self._tls.do_handshake)
-        if self._tls.version() != 'TLSv1.3':
-            # with TLS 1.3 the last word is the client's, here it is the server's
-            self._far.sendall(self._outgoing.read())
 
     def _drive(self, step: Callable[[], ResultT]) -> ResultT:
         while True:
