@@ -117,6 +117,7 @@ cdef inline PyObject *noted_loop() except? NULL:
     return NULL if notes == NULL else PyDict_GetItemWithError(notes, <PyObject *>LOOP_NOTE)
 
 
+@cython.freelist(32)  # which its subclasses of the same size use, too
 cdef class Operation:
     """An acquire or a release that is to be awaited. It is begun when it is awaited, as a coroutine is."""
 

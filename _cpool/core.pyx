@@ -68,7 +68,7 @@ cdef class Core(Store):
         mutex_unlock(&self.mutex)
         return own(record)
 
-    cpdef request(self, Ticket ticket, object key, double now):
+    cpdef request(self, Ticket ticket not None, object key, double now):
         """Ask for a connection. The ticket's state and victim say what came of it.
 
         :param ticket: a ticket that holds nothing
@@ -149,7 +149,7 @@ cdef class Core(Store):
 
     # -- creating
 
-    cpdef bint fulfil(self, Ticket ticket, object conn, double now) except -1:
+    cpdef bint fulfil(self, Ticket ticket not None, object conn, double now) except -1:
         """Put a new connection in the slot that a ticket holds.
 
         :return: whether the ticket holds it now; if not, the pool was closed meanwhile, and the caller is to dispose of
@@ -207,7 +207,7 @@ cdef class Core(Store):
 
     # -- releasing
 
-    cpdef bint take_back(self, Record record, uint64_t loan) except -1:
+    cpdef bint take_back(self, Record record not None, uint64_t loan) except -1:
         """Begin a release: from now on nobody else can release this connection.
 
         :param record: the record of the connection
@@ -222,7 +222,7 @@ cdef class Core(Store):
         mutex_unlock(&self.mutex)
         return held
 
-    cpdef bint give_back(self, Record record, double now) except -1:
+    cpdef bint give_back(self, Record record not None, double now) except -1:
         """End a release: the connection goes to the oldest waiter, or becomes idle.
 
         :param record: the record of an acquired connection
@@ -264,7 +264,7 @@ cdef class Core(Store):
         self._conclude(&after)
         return answer
 
-    cpdef bint discard(self, Record record) except -1:
+    cpdef bint discard(self, Record record not None) except -1:
         """Take an acquired connection out of use.
 
         :return: whether the caller is to dispose of it; if not, it has been closed by force
@@ -284,7 +284,7 @@ cdef class Core(Store):
 
     # -- disposing
 
-    cpdef disposed(self, Record record, Ticket ticket=None):
+    cpdef disposed(self, Record record not None, Ticket ticket=None):
         """A connection has been disposed of: its slot is free.
 
         :param record: its record

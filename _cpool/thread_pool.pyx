@@ -316,7 +316,7 @@ cdef class ThreadPool:
         cdef Record record = self.core.next_lent()
         return record is not None and self._dispose(record, timeout, None)
 
-    cpdef bint _dispose(self, Record record, timeout, Ticket ticket) except -1:
+    cpdef bint _dispose(self, Record record not None, timeout, Ticket ticket) except -1:
         """Have the manager dispose of a doomed connection; whatever happens, its slot is free then. Returns True."""
         if not record.claim():
             return True

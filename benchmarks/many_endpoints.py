@@ -25,9 +25,14 @@ class StockManager(ThreadsManager):
         return next(self._next)
 
 
-def resident_bytes() -> int:
-    """The memory that the process occupies. Unlike tracemalloc this sees what C code allocates."""
+def resident_bytes() -> Optional[int]:
+    """The memory that the process occupies; ``None`` where the system is not Linux.
+
+    Unlike tracemalloc this sees what C code allocates.
+    """
     gc.collect()
+    if not os.path.exists('/proc/self/statm'):
+        return None
     with open('/proc/self/statm') as statm:
         return int(statm.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
 
@@ -57,7 +62,7 @@ def use_bare(idle: Dict[Any, List[Connection]], keys: List[Any]) -> float:
     return (time.perf_counter() - began) / len(keys)
 
 
-def measure(count: int) -> Dict[str, float]:
+def measure(count: int) -> Dict[str, Optional[float]]:
     """Fill a pool, see what memory that has taken, and use its connections in random order.
 
     To be run in a fresh process, in which no freed memory lies about to be used again.
@@ -67,13 +72,13 @@ def measure(count: int) -> Dict[str, float]:
     pool = generic_connection_pool.threading.ConnectionPool(manager, max_size=1, total_max_size=count)
     before = resident_bytes()
     use_each(pool, keys)
-    taken = resident_bytes() - before
+    after = resident_bytes()
     assert pool.get_size() == count
 
     bare = {key: [connection] for key, connection in zip(keys, manager.stock)}
     random.Random(1).shuffle(keys)
     result = {
-        'bytes': taken / count,
+        'bytes': None if before is None or after is None else (after - before) / count,
         'random': min(use_each(pool, keys) for _ in range(REPEATS)),
         'bare': min(use_bare(bare, keys) for _ in range(REPEATS)),
     }

@@ -25,8 +25,8 @@ CORES = {'cython': '0', 'python': '1'}  # by the setting of GENERIC_CONNECTION_P
 USERS = {'threads': (8, 50), 'asyncio': (50, 8)}  # how many there are, and how many questions each of them asks
 LIMITS = {'HTTPS': (4, 4), 'PostgreSQL': (2, 2 * len(DATABASES))}  # connections of one endpoint, and of all
 
-#: seconds for one of the jobs, which should take one or two
-JOB_TIMEOUT = 30
+#: seconds for one of the jobs, which should take one: more than that means that it hangs
+JOB_TIMEOUT = 60
 #: seconds until the servers have noticed that connections were closed
 NOTICE_TIMEOUT = 3
 

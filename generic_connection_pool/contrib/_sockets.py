@@ -82,8 +82,9 @@ def is_writable(fd: int) -> bool:
 def close_socket(sock: socket.socket) -> None:
     """Close a socket, without a complaint if its peer is gone or it was closed before."""
     try:
-        # unlike close() this also wakes whoever is still reading from it
-        sock.shutdown(socket.SHUT_RDWR)
+        # unlike close() this also wakes whoever is still reading from it; and unlike the method of a TLS socket
+        # it leaves no moment in which that would send as plain text what somebody is still writing
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
     except OSError:
         pass
     finally:

@@ -4,7 +4,7 @@ import contextlib
 import ipaddress
 import socket
 import ssl
-from typing import Generator, Optional, Tuple, Union
+from typing import Generator, Optional, Set, Tuple, Union
 
 from ..common import EndpointT
 from ..threading.manager import BaseConnectionManager
@@ -138,6 +138,8 @@ class SslSocketConnectionManager(SslSocketAlivenessCheckingMixin[SslEndpoint]):
     def __init__(self, ssl_context: ssl.SSLContext):
         """:param ssl_context: how to secure and to verify; ``ssl.create_default_context()`` is a good choice"""
         self._ssl_context = ssl_context
+        # the connections that nobody uses, as far as the hooks tell
+        self._idle: Set[ssl.SSLSocket] = set()
 
     def create(self, endpoint: SslEndpoint, timeout: Optional[float] = None) -> ssl.SSLSocket:
         """Connect to a host, trying each of its addresses in turn, and shake hands.
@@ -167,23 +169,41 @@ class SslSocketConnectionManager(SslSocketAlivenessCheckingMixin[SslEndpoint]):
         return tls
 
     def dispose(self, endpoint: SslEndpoint, conn: ssl.SSLSocket, timeout: Optional[float] = None) -> None:
-        """Say goodbye if that can be done at once, and close.
+        """Close a socket: an idle one with a goodbye to its peer, any other just so.
+
+        Whoever still reads from it when the pool is closed by force, reads its end or gets an error.
 
         :param endpoint: the endpoint of the socket
         :param conn: the socket, whatever its state
         :param timeout: not needed, closing does not wait
         """
         try:
-            # wakes whoever still reads from a connection that is closed by force: OpenSSL serves one thread at a time.
-            # (SSLSocket's own shutdown() would forget the TLS state)
-            socket.socket.shutdown(conn, socket.SHUT_RD)
-            conn.settimeout(0.0)
-            conn.unwrap()
+            # OpenSSL crashes if two threads use a connection at once
+            if conn in self._idle:
+                self._idle.discard(conn)
+                conn.settimeout(0.0)
+                conn.unwrap()
         except (OSError, ValueError):
-            # the alert is on its way, or the peer is gone; its own alert is not waited for
+            # the goodbye is on its way, or the peer is gone; its own goodbye is not waited for
             pass
         finally:
             close_socket(conn)
+
+    def on_acquire(self, endpoint: SslEndpoint, conn: ssl.SSLSocket) -> None:
+        """Remember that the connection is in use.
+
+        :param endpoint: the endpoint of the socket
+        :param conn: the socket
+        """
+        self._idle.discard(conn)
+
+    def on_release(self, endpoint: SslEndpoint, conn: ssl.SSLSocket) -> None:
+        """Remember that the connection is not in use.
+
+        :param endpoint: the endpoint of the socket
+        :param conn: the socket
+        """
+        self._idle.add(conn)
 
     def is_reusable(self, endpoint: SslEndpoint, conn: ssl.SSLSocket, exc: BaseException) -> bool:
         """Say no, for the reason given at :meth:`TcpSocketConnectionManager.is_reusable`.

@@ -18,6 +18,7 @@ from generic_connection_pool.contrib.asyncpg import DbConnection, DbConnectionMa
 
 Pool = ConnectionPool[str, DbConnection]
 ALPHA = DATABASES[0]
+LONG = 'SELECT 1 FROM pg_sleep(30)'
 
 
 @pytest.fixture
@@ -141,17 +142,15 @@ async def test_the_end_of_a_session_in_use_that_its_user_has_not_noticed_is_no_e
         assert await again.fetchval('SELECT 1') == 1
 
 
-async def test_a_query_cancelled_half_way_is_never_continued_by_the_next_user(pool: Pool) -> None:
-    running = asyncio.Event()
-
+async def test_a_query_cancelled_half_way_is_never_continued_by_the_next_user(
+    pool: Pool, postgres: PostgresServer
+) -> None:
     async def use() -> None:
         async with pool.connection(ALPHA) as conn:
-            running.set()
-            await conn.fetchval('SELECT 1 FROM pg_sleep(30)')
+            await conn.fetchval(LONG)
 
     user = asyncio.ensure_future(use())
-    await running.wait()
-    await asyncio.sleep(0.01)
+    await eventually_async(lambda: postgres.is_running(LONG))
     user.cancel()
     started = time.monotonic()
     with pytest.raises(asyncio.CancelledError):
@@ -168,7 +167,7 @@ async def test_a_query_that_runs_into_a_timeout_is_never_continued_by_the_next_u
 ) -> None:
     with pytest.raises(asyncio.TimeoutError):
         async with pool.connection(ALPHA) as conn:
-            await conn.fetchval('SELECT 1 FROM pg_sleep(30)', timeout=patience)
+            await conn.fetchval(LONG, timeout=patience)
     async with pool.connection(ALPHA) as again:
         assert again is not conn
         assert await again.fetchval('SELECT 2') == 2
@@ -177,7 +176,7 @@ async def test_a_query_that_runs_into_a_timeout_is_never_continued_by_the_next_u
 async def test_a_timeout_that_the_user_has_dealt_with_does_no_harm_to_the_next(pool: Pool) -> None:
     async with pool.connection(ALPHA) as conn:
         with contextlib.suppress(asyncio.TimeoutError):
-            await conn.fetchval('SELECT 1 FROM pg_sleep(30)', timeout=0.01)
+            await conn.fetchval(LONG, timeout=0.01)
     async with pool.connection(ALPHA) as again:
         assert await again.fetchval('SELECT 2') == 2
 
@@ -209,16 +208,12 @@ async def test_tasks_that_share_a_pool_do_not_share_connections(pool: Pool) -> N
 
 
 async def test_a_pool_closed_by_force_ends_a_running_query(pool: Pool, postgres: PostgresServer) -> None:
-    running = asyncio.Event()
-
     async def use() -> None:
         async with pool.connection(ALPHA) as conn:
-            running.set()
-            await conn.fetchval('SELECT 1 FROM pg_sleep(30)')
+            await conn.fetchval(LONG)
 
     user = asyncio.ensure_future(use())
-    await running.wait()
-    await asyncio.sleep(0.01)
+    await eventually_async(lambda: postgres.is_running(LONG))
     await pool.close(timeout=0.02)
     with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
         await asyncio.wait_for(user, 5)

@@ -1,5 +1,6 @@
 """TLS sockets for threads, against a real server."""
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -353,6 +354,7 @@ def test_a_connection_whose_encryption_its_user_has_ended_is_found_dead(
 def test_disposing_says_goodbye(manager: SslSocketConnectionManager, peer: TlsPeer, tls: ssl.SSLSocket) -> None:
     peer.send(peer.unsent())
     tls.sendall(b'last words')
+    manager.on_release(NOWHERE, tls)
     manager.dispose(NOWHERE, tls)
     assert tls.fileno() == -1
     assert peer.receive() == b'last words'
@@ -368,6 +370,7 @@ def test_disposing_does_not_wait_for_a_peer_that_does_not_read(
             # below TLS, which would otherwise be busy with half a record
             socket.socket.send(tls, b'x')
     tls.settimeout(None)
+    manager.on_release(NOWHERE, tls)
     started = time.monotonic()
     manager.dispose(NOWHERE, tls, timeout=20)
     assert time.monotonic() - started < 1
@@ -379,28 +382,50 @@ def test_disposing_does_not_mind_a_peer_that_is_gone_or_a_socket_that_is_closed(
 ) -> None:
     ask(conn, b'one\n')
     tls_echo.close_connections()
-    manager.dispose(endpoint, conn)
-    manager.dispose(endpoint, conn)
+    for _ in range(2):
+        manager.on_release(endpoint, conn)
+        manager.dispose(endpoint, conn)
 
 
-def test_whoever_is_reading_is_woken_before_the_goodbye_for_which_the_connection_is_needed(
+def test_a_connection_that_may_be_in_use_is_closed_without_a_goodbye_which_might_crash_openssl(
     certificates: Certificates, endpoint: SslEndpoint
 ) -> None:
-    woken: List[bool] = []
+    goodbyes: List[ssl.SSLSocket] = []
 
     class Watched(ssl.SSLSocket):
         def unwrap(self) -> socket.socket:
-            woken.append(not is_quiet(self.fileno()))
+            goodbyes.append(self)
             return super().unwrap()
 
     context = certificates.client()
     context.sslsocket_class = Watched
-    manager = SslSocketConnectionManager(context)
-    conn = manager.create(endpoint, timeout=5)
-    ask(conn, b'one\n')
-    assert is_quiet(conn.fileno())
-    manager.dispose(endpoint, conn)
-    assert woken == [True]
+    pool: TlsPool = ConnectionPool(SslSocketConnectionManager(context), max_size=4)
+    idle, used = pool.acquire(endpoint), pool.acquire(endpoint)
+    with pytest.raises(ValueError), pool.connection(endpoint) as broken:
+        raise ValueError
+    pool.release(used, endpoint)
+    assert pool.acquire(endpoint) is used
+    pool.release(idle, endpoint)
+    pool.close(timeout=0.02)
+    eventually(lambda: all(sock.fileno() == -1 for sock in (idle, used, broken)))
+    assert goodbyes == [idle]
+
+
+def test_threads_that_use_connections_survive_their_being_closed(
+    manager: SslSocketConnectionManager, endpoint: SslEndpoint
+) -> None:
+    def use(conn: ssl.SSLSocket) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while ask(conn, b'x' * 3000 + b'\n'):
+                pass
+
+    for _ in range(50):
+        conn = manager.create(endpoint, timeout=5)
+        user = threading.Thread(target=use, args=(conn,))
+        user.start()
+        manager.dispose(endpoint, conn)
+        user.join(5)
+        assert not user.is_alive()
 
 
 def test_disposing_wakes_whoever_is_reading(

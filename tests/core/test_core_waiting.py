@@ -1,6 +1,8 @@
 """Waiting: first come, first served; what is granted is granted; what goes wrong serves the next."""
 
+import gc
 import random
+import weakref
 from typing import Any, List
 
 import pytest
@@ -324,13 +326,33 @@ def test_one_who_fails_when_told_keeps_nobody_else_from_being_told(desk: Any) ->
     d.check()
 
 
-def test_who_waits_may_be_thrown_away_after_he_has_stopped_waiting(desk: Any) -> None:
+@pytest.mark.parametrize('fate', ['withdrawn', 'served', 'replaced', 'failed', 'heir', 'closed'])
+def test_the_core_lets_go_of_who_does_not_wait_any_more(desk: Any, fate: str) -> None:
     d = desk(max_size=1)
-    user = d.user('a')
-    for _ in range(100):
-        assert d.request('a').withdraw()
-    assert user.release()
-    assert d.core.waiting('a') == 0
+    user, waiting = d.user('a'), d.request('a')
+    if fate == 'withdrawn':
+        assert waiting.withdraw()
+    elif fate == 'closed':
+        d.core.close()
+    elif fate in ('failed', 'heir'):
+        user.scrap()
+        if fate == 'heir':
+            heir = d.client()
+            d.core.transfer(waiting.ticket, heir.ticket)
+            heir.fail()
+        else:
+            waiting.fail()
+    else:
+        user.release()
+        if fate == 'replaced':
+            waiting.replace()
+            waiting.dispose_of_victim()
+            waiting.create()
+        assert waiting.accept().release()
+    gone = weakref.ref(waiting)
+    heir = waiting = None
+    gc.collect()
+    assert gone() is None
     d.check()
 
 

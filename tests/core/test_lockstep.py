@@ -13,7 +13,7 @@ from support.core_world import Limits
 TWINS = (PYTHON, PYTHON if compiled_core_is_missing() else CYTHON)
 
 #: the long walks: how many, and their steps
-WALKS = 60
+WALKS = 40
 STEPS = 200
 
 #: ways to do something, the usual ones more often
@@ -107,5 +107,5 @@ def test_on_long_random_walks_both_implementations_answer_alike_and_keep_every_p
 
 
 def test_no_short_story_lets_the_two_implementations_differ_or_break_a_promise() -> None:
-    bounds = settings(derandomize=False, deadline=None, max_examples=60, stateful_step_count=40)
+    bounds = settings(derandomize=False, deadline=None, max_examples=50, stateful_step_count=40)
     run_state_machine_as_test(Lockstep, settings=bounds)

@@ -41,7 +41,7 @@ class UnreliableManager(Manager):
         )
 
     async def hook(self, endpoint: Any, conn: Any = None) -> None:
-        assert conn is None or conn not in self.disposed or conn not in self.lent
+        assert conn is None or conn not in self.disposed
         for _ in range(self.rng.choice((0, 0, 1, 3))):
             try:
                 await passes(1)

@@ -4,11 +4,10 @@ What may happen there in real life: a signal handler that raises, a finalizer, a
 """
 
 import gc
-import itertools
 import pathlib
 import sys
 from types import FrameType
-from typing import Any, Callable, Iterator, Tuple
+from typing import Any, Callable, Tuple
 
 import generic_connection_pool
 
@@ -64,29 +63,38 @@ class Injection:
         return self._trace_opcode
 
 
-def everywhere(scenario: Callable[[Callable[[Callable[[], Any]], Injection]], None], *files: str) -> int:
+def everywhere(
+    scenario: Callable[[Callable[[Callable[[], Any]], Injection]], None],
+    files: Tuple[str, ...] = FACADE,
+    at_most: int = 10_000,
+) -> int:
     """Run a scenario again and again, with something happening at one bytecode later each time, until it has ended first.
 
     :param scenario: gets a function that makes the injection of an action
-    :param files: where it may happen, the facade by default
+    :param files: where it may happen
+    :param at_most: at how many places at the most; if there are more, at some that are evenly spread
     :return: at how many places it happened
     """
-    for place in _places():
-        made = []
-
-        def inject(action: Callable[[], Any], place: int = place) -> Injection:
-            made.append(Injection(place, action, files or FACADE))
-            return made[-1]
-
-        try:
-            scenario(inject)
-        except BaseException as exc:
-            where = [injection.where for injection in made]
-            raise AssertionError(f'with something happening at {where} (place {place}): {exc!r}') from exc
-        if not any(injection.happened for injection in made):
-            return place - 1
-    raise AssertionError('the scenario does not end')
+    places = _run(scenario, files, sys.maxsize)
+    step = 1 + places // at_most
+    happened = 0
+    for place in range(1, places + 1, step):
+        happened += _run(scenario, files, place) >= place
+    assert happened, 'it happened nowhere'
+    return happened
 
 
-def _places() -> Iterator[int]:
-    return itertools.count(1)
+def _run(scenario: Callable[[Callable[[Callable[[], Any]], Injection]], None], files: Tuple[str, ...], place: int) -> int:
+    """Returns how many places have been passed."""
+    made = []
+
+    def inject(action: Callable[[], Any]) -> Injection:
+        made.append(Injection(place, action, files))
+        return made[-1]
+
+    try:
+        scenario(inject)
+    except BaseException as exc:
+        where = [injection.where for injection in made]
+        raise AssertionError(f'with something happening at {where} (place {place}): {exc!r}') from exc
+    return sum(injection.seen for injection in made)

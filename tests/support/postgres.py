@@ -47,6 +47,10 @@ class PostgresServer:
         finally:
             os.kill(pid, signal.SIGCONT)
 
+    def is_running(self, sql: str) -> bool:
+        """Tell whether a session of somebody else is executing a statement."""
+        return bool(self.query("SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = %s", sql))
+
     def open_transactions(self) -> int:
         """How many sessions hold a transaction open and do nothing."""
         (count,), = self.query("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%%'")
@@ -77,8 +81,9 @@ def postgres_server(directory: pathlib.Path) -> Iterator[PostgresServer]:
 
 
 def _furnish(server: PostgresServer, directory: pathlib.Path) -> None:
-    # no crash is to be survived
+    # no crash is to be survived, and no query whose client has gone is to be finished
     server.query('ALTER SYSTEM SET fsync = off', database='postgres')
+    server.query("ALTER SYSTEM SET client_connection_check_interval = '50ms'", database='postgres')
     server.query('SELECT pg_reload_conf()', database='postgres')
     for database in DATABASES:
         server.query(f'CREATE DATABASE {database}', database='postgres')

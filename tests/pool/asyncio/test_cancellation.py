@@ -266,3 +266,52 @@ async def test_a_connection_whose_hook_was_cancelled_is_not_given_to_anyone_else
     assert manager.created == [first, second] and manager.disposed == [first]
     await pool.release(second, 'a')
     await finish(pool, manager)
+
+
+async def test_a_disposal_goes_on_though_the_release_that_waits_for_it_is_cancelled() -> None:
+    gate = Gate()
+    manager = Manager(dispose=gate)
+    pool: Pool = ConnectionPool(manager, min_idle=0, idle_timeout=0.0)
+    task = asyncio.ensure_future(pool.release(await pool.acquire('a'), 'a'))
+    await gate.reached()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled() and gate.cancelled == 0 and pool.get_size() == 1
+    gate.open()
+    await finish(pool, manager)
+
+
+async def test_a_block_whose_coroutine_is_closed_leaves_its_disposal_to_a_task_of_its_own() -> None:
+    """Hazard 11: a coroutine that is being closed may await nothing."""
+    gate = Gate()
+    manager = Manager(dispose=gate)
+    pool: Pool = ConnectionPool(manager, min_idle=0, idle_timeout=0.0)
+
+    async def use() -> None:
+        async with pool.connection('a'):
+            await asyncio.get_running_loop().create_future()
+
+    coro = use()
+    coro.send(None)
+    coro.close()
+    await gate.reached()
+    assert pool.get_size() == 1
+    gate.open()
+    await finish(pool, manager)
+
+
+async def test_a_closed_block_does_not_run_on_release_which_it_could_not_await() -> None:
+    """Hazards 9 and 11: whether the connection is fit for others is unknown, so it is disposed of."""
+    manager = Manager(on_release=pausing(), is_reusable=lambda *args: True)
+    pool: Pool = ConnectionPool(manager)
+
+    async def use() -> None:
+        async with pool.connection('a'):
+            await asyncio.get_running_loop().create_future()
+
+    coro = use()
+    coro.send(None)
+    coro.close()
+    await until(lambda: pool.get_size() == 0)
+    assert manager.names()[:2] == ['create', 'is_reusable'] and 'on_release' not in manager.names()
+    await finish(pool, manager)

@@ -1,7 +1,7 @@
 """Closing from inside a hook does not wait for the slot that the hook itself is about (hazard 26)."""
 
 import asyncio
-from typing import Any, Optional
+from typing import Any, List, Optional
 
 import pytest
 from support.tasks import GENEROUS, Gate, Manager, OpenPool, Pool, always, outcome, passes, until
@@ -187,3 +187,22 @@ async def test_the_hooks_of_another_pool_do_not_count(open_pool: OpenPool) -> No
     assert not task.done()
     await other.release(held, 'a')
     await pool.release(await task, 'a')
+
+
+async def test_a_hook_that_the_garbage_collector_closes_inside_another_hook_does_not_confuse_them(
+    open_pool: OpenPool,
+) -> None:
+    """Hazard 37: it ends in the context of whoever runs just then."""
+    left: List[Any] = []
+
+    async def create(endpoint: Any) -> None:
+        if endpoint == 'left':
+            await asyncio.get_running_loop().create_future()
+        left.pop().close()
+        await pool.close()
+
+    pool = open_pool(Manager(create=create))
+    left.append(pool.acquire('left'))
+    left[0].send(None)
+    with pytest.raises(ConnectionPoolClosedError):
+        await pool.acquire('a')

@@ -142,7 +142,7 @@ def test_a_finalizer_may_submit_while_its_thread_submits() -> None:
             workers.submit(lambda: done.append('other'))
         wait_until(lambda: sorted(done) == ['finalizer', 'other'][not injection.happened :])
 
-    future = start(everywhere, scenario, *[workers_module.__file__, threading.__file__])
+    future = start(everywhere, scenario, (workers_module.__file__, threading.__file__), 150)
     assert future.result(PATIENCE) > 30
 
 
@@ -161,7 +161,7 @@ def test_an_interrupt_of_submit_leaves_the_workers_fit() -> None:
         wait_until(lambda: 'later' in done)
         assert done.count('interrupted') <= 1
 
-    assert everywhere(scenario, workers_module.__file__) > 10
+    assert everywhere(scenario, (workers_module.__file__,)) > 10
 
 
 def test_many_threads_may_submit_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
