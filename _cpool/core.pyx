@@ -68,7 +68,7 @@ cdef class Core(Store):
         mutex_unlock(&self.mutex)
         return own(record)
 
-    cpdef request(self, Ticket ticket not None, object key, double now):
+    cpdef request(self, Ticket ticket, object key, double now):
         """Ask for a connection. The ticket's state and victim say what came of it.
 
         :param ticket: a ticket that holds nothing
@@ -77,6 +77,8 @@ cdef class Core(Store):
         """
         cdef endpoint_t *endpoint
         cdef aftermath_t after = aftermath_t(NULL, NULL, NULL)
+        if ticket is None:
+            raise TypeError('a Ticket is required, not None')
         self._locate(key, True, &endpoint)
         self.s.arrivals += 1
         ticket.c.order = self.s.arrivals
@@ -149,14 +151,17 @@ cdef class Core(Store):
 
     # -- creating
 
-    cpdef bint fulfil(self, Ticket ticket not None, object conn, double now) except -1:
+    cpdef bint fulfil(self, Ticket ticket, object conn, double now) except -1:
         """Put a new connection in the slot that a ticket holds.
 
         :return: whether the ticket holds it now; if not, the pool was closed meanwhile, and the caller is to dispose of
             the ticket's record
         """
-        cdef endpoint_t *endpoint = ticket.c.endpoint
+        cdef endpoint_t *endpoint
         cdef Record record
+        if ticket is None:
+            raise TypeError('a Ticket is required, not None')
+        endpoint = ticket.c.endpoint
         if ticket.c.state != T_SLOT:
             raise RuntimeError('the ticket holds no slot')
         record = Record(conn, <object>endpoint.key, now, now + self.s.max_lifetime)
@@ -207,7 +212,7 @@ cdef class Core(Store):
 
     # -- releasing
 
-    cpdef bint take_back(self, Record record not None, uint64_t loan) except -1:
+    cpdef bint take_back(self, Record record, uint64_t loan) except -1:
         """Begin a release: from now on nobody else can release this connection.
 
         :param record: the record of the connection
@@ -215,6 +220,8 @@ cdef class Core(Store):
         :return: whether this loan was still on
         """
         cdef bint held
+        if record is None:
+            raise TypeError('a Record is required, not None')
         mutex_lock(&self.mutex)
         held = record.c.state == S_LENT and record.c.uses == loan
         if held:
@@ -222,7 +229,7 @@ cdef class Core(Store):
         mutex_unlock(&self.mutex)
         return held
 
-    cpdef bint give_back(self, Record record not None, double now) except -1:
+    cpdef bint give_back(self, Record record, double now) except -1:
         """End a release: the connection goes to the oldest waiter, or becomes idle.
 
         :param record: the record of an acquired connection
@@ -231,6 +238,8 @@ cdef class Core(Store):
         """
         cdef aftermath_t after = aftermath_t(NULL, NULL, NULL)
         cdef bint kept
+        if record is None:
+            raise TypeError('a Record is required, not None')
         mutex_lock(&self.mutex)
         if record.c.state != S_LENT and record.c.state != S_RETURNING:
             mutex_unlock(&self.mutex)
@@ -264,11 +273,13 @@ cdef class Core(Store):
         self._conclude(&after)
         return answer
 
-    cpdef bint discard(self, Record record not None) except -1:
+    cpdef bint discard(self, Record record) except -1:
         """Take an acquired connection out of use.
 
         :return: whether the caller is to dispose of it; if not, it has been closed by force
         """
+        if record is None:
+            raise TypeError('a Record is required, not None')
         mutex_lock(&self.mutex)
         if record.c.state != S_LENT and record.c.state != S_RETURNING:
             mutex_unlock(&self.mutex)
@@ -284,7 +295,7 @@ cdef class Core(Store):
 
     # -- disposing
 
-    cpdef disposed(self, Record record not None, Ticket ticket=None):
+    cpdef disposed(self, Record record, Ticket ticket=None):
         """A connection has been disposed of: its slot is free.
 
         :param record: its record
@@ -293,6 +304,8 @@ cdef class Core(Store):
         cdef aftermath_t after = aftermath_t(NULL, NULL, NULL)
         cdef endpoint_t *endpoint
         cdef endpoint_t *beneficiary
+        if record is None:
+            raise TypeError('a Record is required, not None')
         mutex_lock(&self.mutex)
         if record.c.state != S_DISPOSING:
             mutex_unlock(&self.mutex)

@@ -316,8 +316,10 @@ cdef class ThreadPool:
         cdef Record record = self.core.next_lent()
         return record is not None and self._dispose(record, timeout, None)
 
-    cpdef bint _dispose(self, Record record not None, timeout, Ticket ticket) except -1:
+    cpdef bint _dispose(self, Record record, timeout, Ticket ticket) except -1:
         """Have the manager dispose of a doomed connection; whatever happens, its slot is free then. Returns True."""
+        if record is None:
+            raise TypeError('a Record is required, not None')
         if not record.claim():
             return True
         if timeout is None or (self.dispose_timeout is not None and self.dispose_timeout < timeout):

@@ -44,8 +44,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, pg.connection]):
     def __init__(self, dsn_params: DsnParameters):
         """:param dsn_params: the keyword arguments of ``psycopg2.connect()`` for each endpoint, by its name"""
         self._dsn_params = dsn_params
-        # the session attributes of acquired connections, by id()
-        self._attributes: Dict[int, Tuple[Any, ...]] = {}
+        # who has acquired a connection, and its session attributes then, by its id()
+        self._loans: Dict[int, Tuple[int, Tuple[Any, ...]]] = {}
 
     def create(self, endpoint: DbEndpoint, timeout: Optional[float] = None) -> pg.connection:
         """Log in to the database of an endpoint.
@@ -72,18 +72,28 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, pg.connection]):
         return _connect_within(timeout, endpoint, params)
 
     def dispose(self, endpoint: DbEndpoint, conn: pg.connection, timeout: Optional[float] = None) -> None:
-        """Close a connection. A query that still runs on it, in another thread, fails at once.
+        """Close a connection.
+
+        One that another thread may be using, when the pool is closed by force, is only cut: a query under way and all
+        later ones fail at once, the session ends, and the descriptor is freed when the thread lets go of it.
 
         :param endpoint: the name of the endpoint
         :param conn: the connection, whatever its state
         :param timeout: not needed, closing does not wait
         """
-        self._attributes.pop(id(conn), None)
-        with contextlib.suppress(psycopg2.Error, OSError):
-            if conn.get_transaction_status() == pg.TRANSACTION_STATUS_ACTIVE:
-                # close() would wait until the server has answered the query
+        loan = self._loans.pop(id(conn), None)
+        if conn.closed:
+            return
+        if loan is None:
+            used_elsewhere = conn.get_transaction_status() == pg.TRANSACTION_STATUS_ACTIVE
+        else:
+            used_elsewhere = loan[0] != threading.get_ident()
+        if used_elsewhere:
+            # close() would wait for the answer to the query, and crash psycopg2 where it meets the end of another call
+            with contextlib.suppress(psycopg2.Error, OSError):
                 _shut_down(conn.fileno())
-        conn.close()
+        else:
+            conn.close()
 
     def check_aliveness(self, endpoint: DbEndpoint, conn: pg.connection, timeout: Optional[float] = None) -> bool:
         """Tell whether a session can go on. One system call, no round trip, and it never waits.
@@ -115,7 +125,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, pg.connection]):
         """
         if not _is_clean(conn):
             _roll_back(conn)
-        self._attributes[id(conn)] = _session_attributes(conn)
+        self._loans[id(conn)] = threading.get_ident(), _session_attributes(conn)
 
     def on_release(self, endpoint: DbEndpoint, conn: pg.connection) -> None:
         """Roll back a transaction that is open, and restore the session attributes.
@@ -126,7 +136,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, pg.connection]):
         :param endpoint: the name of the endpoint
         :param conn: the connection
         """
-        attributes = self._attributes.pop(id(conn), None)
+        _, attributes = self._loans.pop(id(conn), (None, None))
         if conn.closed:
             return
         try:

@@ -4,7 +4,8 @@ import contextlib
 import ipaddress
 import socket
 import ssl
-from typing import Generator, Optional, Set, Tuple, Union
+import threading
+from typing import Dict, Generator, Optional, Tuple, Union
 
 from ..common import EndpointT
 from ..threading.manager import BaseConnectionManager
@@ -138,8 +139,8 @@ class SslSocketConnectionManager(SslSocketAlivenessCheckingMixin[SslEndpoint]):
     def __init__(self, ssl_context: ssl.SSLContext):
         """:param ssl_context: how to secure and to verify; ``ssl.create_default_context()`` is a good choice"""
         self._ssl_context = ssl_context
-        # the connections that nobody uses, as far as the hooks tell
-        self._idle: Set[ssl.SSLSocket] = set()
+        # the threads that have acquired connections
+        self._holders: Dict[ssl.SSLSocket, int] = {}
 
     def create(self, endpoint: SslEndpoint, timeout: Optional[float] = None) -> ssl.SSLSocket:
         """Connect to a host, trying each of its addresses in turn, and shake hands.
@@ -169,9 +170,10 @@ class SslSocketConnectionManager(SslSocketAlivenessCheckingMixin[SslEndpoint]):
         return tls
 
     def dispose(self, endpoint: SslEndpoint, conn: ssl.SSLSocket, timeout: Optional[float] = None) -> None:
-        """Close a socket: an idle one with a goodbye to its peer, any other just so.
+        """Say goodbye if that can be done at once, and close.
 
-        Whoever still reads from it when the pool is closed by force, reads its end or gets an error.
+        A connection that another thread may be using, when the pool is closed by force, is closed without a goodbye;
+        the thread reads its end or gets an error.
 
         :param endpoint: the endpoint of the socket
         :param conn: the socket, whatever its state
@@ -179,8 +181,7 @@ class SslSocketConnectionManager(SslSocketAlivenessCheckingMixin[SslEndpoint]):
         """
         try:
             # OpenSSL crashes if two threads use a connection at once
-            if conn in self._idle:
-                self._idle.discard(conn)
+            if self._holders.pop(conn, threading.get_ident()) == threading.get_ident():
                 conn.settimeout(0.0)
                 conn.unwrap()
         except (OSError, ValueError):
@@ -190,20 +191,20 @@ class SslSocketConnectionManager(SslSocketAlivenessCheckingMixin[SslEndpoint]):
             close_socket(conn)
 
     def on_acquire(self, endpoint: SslEndpoint, conn: ssl.SSLSocket) -> None:
-        """Remember that the connection is in use.
+        """Remember which thread has the connection.
 
         :param endpoint: the endpoint of the socket
         :param conn: the socket
         """
-        self._idle.discard(conn)
+        self._holders[conn] = threading.get_ident()
 
     def on_release(self, endpoint: SslEndpoint, conn: ssl.SSLSocket) -> None:
-        """Remember that the connection is not in use.
+        """Forget which thread had the connection.
 
         :param endpoint: the endpoint of the socket
         :param conn: the socket
         """
-        self._idle.add(conn)
+        self._holders.pop(conn, None)
 
     def is_reusable(self, endpoint: SslEndpoint, conn: ssl.SSLSocket, exc: BaseException) -> bool:
         """Say no, for the reason given at :meth:`TcpSocketConnectionManager.is_reusable`.

@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
@@ -362,13 +363,38 @@ def test_a_session_cannot_go_on_in_the_middle_of_a_query_or_when_it_is_closed(
     assert not manager.is_reusable(ALPHA, conn, ValueError())
 
 
+@pytest.mark.parametrize('known', [True, False])
 def test_disposing_ends_a_running_query_at_once(
-    manager: DbConnectionManager, conn: extensions.connection
+    manager: DbConnectionManager, conn: extensions.connection, known: bool
 ) -> None:
     started = time.monotonic()
-    with busy(conn):
+    with busy(conn, manager.on_acquire if known else lambda *_: None):
         manager.dispose(ALPHA, conn, timeout=1)
     assert time.monotonic() - started < 5
+    assert conn.closed
+
+
+def test_a_connection_that_another_thread_may_be_using_is_cut_but_not_closed_which_might_crash_psycopg2(
+    manager: DbConnectionManager, postgres: PostgresServer
+) -> None:
+    before = open_descriptors()
+    conn = manager.create(ALPHA)
+    with ThreadPoolExecutor(1) as elsewhere:
+        elsewhere.submit(manager.on_acquire, ALPHA, conn).result()
+        manager.dispose(ALPHA, conn)
+    assert not conn.closed
+    eventually(lambda: postgres.sessions() == 0)
+    with pytest.raises(psycopg2.Error):
+        fetch(conn, 'SELECT 1')
+    del conn
+    eventually(lambda: open_descriptors() == before)
+
+
+def test_a_connection_that_this_thread_has_acquired_is_closed(
+    manager: DbConnectionManager, conn: extensions.connection
+) -> None:
+    manager.on_acquire(ALPHA, conn)
+    manager.dispose(ALPHA, conn)
     assert conn.closed
 
 
@@ -382,12 +408,13 @@ def test_disposing_does_not_mind_a_server_that_is_gone_or_a_connection_that_is_c
 
 
 @contextlib.contextmanager
-def busy(conn: extensions.connection) -> Iterator[None]:
+def busy(conn: extensions.connection, begin: Callable[..., None] = lambda *_: None) -> Iterator[None]:
     """Run a query in another thread, which has to be ended from within the block."""
     # a BEGIN before the query would make the connection busy twice
     conn.autocommit = True
 
     def sleep() -> None:
+        begin(ALPHA, conn)
         with contextlib.suppress(psycopg2.Error):
             fetch(conn, 'SELECT 1 FROM pg_sleep(30)')
 

@@ -5,6 +5,7 @@ import socket
 import ssl
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Iterator, List
 
 import pytest
@@ -354,7 +355,6 @@ def test_a_connection_whose_encryption_its_user_has_ended_is_found_dead(
 def test_disposing_says_goodbye(manager: SslSocketConnectionManager, peer: TlsPeer, tls: ssl.SSLSocket) -> None:
     peer.send(peer.unsent())
     tls.sendall(b'last words')
-    manager.on_release(NOWHERE, tls)
     manager.dispose(NOWHERE, tls)
     assert tls.fileno() == -1
     assert peer.receive() == b'last words'
@@ -370,7 +370,6 @@ def test_disposing_does_not_wait_for_a_peer_that_does_not_read(
             # below TLS, which would otherwise be busy with half a record
             socket.socket.send(tls, b'x')
     tls.settimeout(None)
-    manager.on_release(NOWHERE, tls)
     started = time.monotonic()
     manager.dispose(NOWHERE, tls, timeout=20)
     assert time.monotonic() - started < 1
@@ -382,9 +381,8 @@ def test_disposing_does_not_mind_a_peer_that_is_gone_or_a_socket_that_is_closed(
 ) -> None:
     ask(conn, b'one\n')
     tls_echo.close_connections()
-    for _ in range(2):
-        manager.on_release(endpoint, conn)
-        manager.dispose(endpoint, conn)
+    manager.dispose(endpoint, conn)
+    manager.dispose(endpoint, conn)
 
 
 def test_a_connection_that_may_be_in_use_is_closed_without_a_goodbye_which_might_crash_openssl(
@@ -400,29 +398,33 @@ def test_a_connection_that_may_be_in_use_is_closed_without_a_goodbye_which_might
     context = certificates.client()
     context.sslsocket_class = Watched
     pool: TlsPool = ConnectionPool(SslSocketConnectionManager(context), max_size=4)
-    idle, used = pool.acquire(endpoint), pool.acquire(endpoint)
-    with pytest.raises(ValueError), pool.connection(endpoint) as broken:
-        raise ValueError
-    pool.release(used, endpoint)
-    assert pool.acquire(endpoint) is used
-    pool.release(idle, endpoint)
-    pool.close(timeout=0.02)
+    idle = pool.acquire(endpoint)
+    with ThreadPoolExecutor(1) as elsewhere:
+        used = elsewhere.submit(pool.acquire, endpoint).result()
+        with pytest.raises(ValueError), pool.connection(endpoint) as broken:
+            raise ValueError
+        pool.release(idle, endpoint)
+        pool.close(timeout=0.02)
     eventually(lambda: all(sock.fileno() == -1 for sock in (idle, used, broken)))
-    assert goodbyes == [idle]
+    assert goodbyes == [broken, idle]
 
 
 def test_threads_that_use_connections_survive_their_being_closed(
     manager: SslSocketConnectionManager, endpoint: SslEndpoint
 ) -> None:
     def use(conn: ssl.SSLSocket) -> None:
+        manager.on_acquire(endpoint, conn)
+        using.set()
         with contextlib.suppress(OSError, ValueError):
             while ask(conn, b'x' * 3000 + b'\n'):
                 pass
 
     for _ in range(50):
         conn = manager.create(endpoint, timeout=5)
+        using = threading.Event()
         user = threading.Thread(target=use, args=(conn,))
         user.start()
+        assert using.wait(5)
         manager.dispose(endpoint, conn)
         user.join(5)
         assert not user.is_alive()
@@ -435,6 +437,7 @@ def test_disposing_wakes_whoever_is_reading(
     reading = threading.Event()
 
     def read() -> None:
+        manager.on_acquire(endpoint, conn)
         reading.set()
         try:
             outcome.append(conn.recv(1))
