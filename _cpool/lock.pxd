@@ -1,7 +1,7 @@
 # What the core locks with, waits with and tells the time by.
 #
-# With a GIL, the GIL is the mutex: the core's operations are C code that calls nothing which could release it, and the
-# compiler checks that (they are nogil functions). Without one, it is a PyMutex. A thread that waits for it detaches
+# With a GIL, the GIL is the mutex: what the core does while it holds the lock is C code that calls nothing which could
+# release the GIL, and the compiler checks that (the parts of operations in policy.pyx are nogil functions). Without one, it is a PyMutex. A thread that waits for it detaches
 # first, so that it never keeps the garbage collector waiting.
 
 from cpython.ref cimport PyObject

@@ -298,8 +298,14 @@ cdef class ThreadPool:
 
     def _dispose_victim(self, Ticket ticket not None, timeout):
         """Dispose of a ticket's victim, if nobody has taken it over yet."""
-        cdef Record record = ticket.take_victim()
-        return record is not None and self._dispose(record, timeout, ticket)
+        cdef Record record = ticket.victim
+        if record is None:
+            return False
+        self.begin(record)  # before it is the ticket's no more: a finalizer that closes must not wait for it
+        try:
+            return ticket.take_victim() is not None and self._dispose(record, timeout, ticket)
+        finally:
+            self.end(record)
 
     def _dispose_due(self, double now, timeout):
         """Dispose of one connection that is due, if there is one."""

@@ -21,7 +21,6 @@ __all__ = (
     'RETURNING',
     'Record',
     'ReentryError',
-    'ReentryError',
     'SLOT',
     'ThreadPool',
     'Ticket',

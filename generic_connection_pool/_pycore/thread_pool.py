@@ -307,8 +307,14 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
 
     def _dispose_victim(self, ticket: Ticket, timeout: Optional[float]) -> bool:
         """Dispose of a ticket's victim, if nobody has taken it over yet."""
-        record = ticket.take_victim()
-        return record is not None and self._dispose(record, timeout, ticket)
+        record = ticket.victim
+        if record is None:
+            return False
+        self._begin(record)  # before it is the ticket's no more: a finalizer that closes must not wait for it
+        try:
+            return ticket.take_victim() is not None and self._dispose(record, timeout, ticket)
+        finally:
+            self._end(record)
 
     def _dispose_due(self, now: float, timeout: Optional[float]) -> bool:
         """Dispose of one connection that is due, if there is one."""

@@ -52,7 +52,7 @@ class BaseConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
         """
 
     async def on_release(self, endpoint: EndpointT, conn: ConnectionT) -> None:
-        """Called when a connection is given back and is to be kept. Does nothing by default.
+        """Called when a connection is given back, unless :meth:`is_reusable` refused it. Does nothing by default.
 
         :param endpoint: the endpoint of the connection
         :param conn: the connection

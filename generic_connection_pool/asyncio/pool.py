@@ -66,7 +66,8 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
         ``int(log2(connections + 1)) + 1``
     :param dispose_timeout: seconds that disposing of a connection may take, 0 or more; ``None`` (the default) for no
         bound
-    :param idle_timeout: seconds after which an idle connection beyond ``min_idle`` is disposed of, 0 or more; default 60
+    :param idle_timeout: seconds after which an idle connection beyond ``min_idle`` is disposed of, 0 or more;
+        default 60
     :param max_lifetime: seconds after which any connection is disposed of, 0 or more; default 3600
     :param min_idle: connections of an endpoint that ``idle_timeout`` does not concern, 0 or more; default 1
     :param max_size: connections of one endpoint at the most, 1 or more; default 10

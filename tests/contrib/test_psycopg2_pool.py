@@ -11,7 +11,7 @@ psycopg2 = pytest.importorskip('psycopg2', exc_type=ImportError)
 
 from psycopg2 import errors, extensions, extras  # noqa: E402
 from support.postgres import DATABASES, PostgresServer  # noqa: E402
-from support.servers import open_descriptors  # noqa: E402
+from support.servers import eventually, open_descriptors  # noqa: E402
 
 from generic_connection_pool.contrib.psycopg2 import DbConnectionManager  # noqa: E402
 from generic_connection_pool.threading import ConnectionPool  # noqa: E402
@@ -265,6 +265,29 @@ def test_a_two_phase_transaction_left_open_is_not_left_to_the_next_user(pool: Po
     with pool.connection(ALPHA) as again:
         assert again.status == extensions.STATUS_READY
         assert fetch(again, 'SELECT 1') == 1
+
+
+def test_a_pool_closed_by_force_ends_a_running_query(pool: Pool, postgres: PostgresServer) -> None:
+    long = 'SELECT 1 FROM pg_sleep(30)'
+    outcome: List[BaseException] = []
+
+    def use() -> None:
+        try:
+            with pool.connection(ALPHA) as conn:
+                conn.autocommit = True
+                fetch(conn, long)
+        except psycopg2.Error as exc:
+            outcome.append(exc)
+
+    user = threading.Thread(target=use)
+    user.start()
+    eventually(lambda: postgres.is_running(long))
+    pool.close(timeout=0.02)
+    user.join(10)
+    assert not user.is_alive()
+    assert isinstance(outcome[0], psycopg2.OperationalError)
+    outcome.clear()
+    eventually(lambda: postgres.sessions() == 0)
 
 
 def test_threads_that_share_a_pool_do_not_share_connections(pool: Pool) -> None:

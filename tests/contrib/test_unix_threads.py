@@ -31,7 +31,9 @@ def full(short_directory: pathlib.Path) -> Iterator[socket.socket]:
         yield listener
 
 
-def test_a_path_that_does_not_exist_is_named(manager: UnixSocketConnectionManager, short_directory: pathlib.Path) -> None:
+def test_a_path_that_does_not_exist_is_named(
+    manager: UnixSocketConnectionManager, short_directory: pathlib.Path
+) -> None:
     before = open_descriptors()
     with pytest.raises(FileNotFoundError, match=f'could not connect to {short_directory}/nobody'):
         manager.create(short_directory / 'nobody', timeout=1)

@@ -1,5 +1,5 @@
-"""Many tasks, few connections, and everything that can go wrong: in the end every connection was disposed of exactly once,
-nobody is stuck and nothing is left. The seed that fails is in the test's name.
+"""Many tasks, few connections, and everything that can go wrong: in the end every connection was disposed of exactly
+once, nobody is stuck and nothing is left. The seed that fails is in the test's name.
 """
 
 import asyncio

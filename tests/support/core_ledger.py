@@ -9,7 +9,7 @@ __all__ = ('Ledger',)
 
 
 class Ledger:
-    """Keeps the world's record of who has what, and checks each step against the promises of DESIGN, section 4.
+    """Keeps the world's record of who has what, and checks each step against the promises of the core.
 
     :param world: the world
     """

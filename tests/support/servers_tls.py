@@ -10,7 +10,7 @@ ResultT = TypeVar('ResultT')
 
 
 class TlsPeer:
-    """The far end of a TLS connection over a socket pair: encrypts without sending, so that a test sends what it likes."""
+    """The far end of a TLS connection over a socket pair: it encrypts, and a test sends of that what it likes."""
 
     def __init__(self, context: ssl.SSLContext):
         #: for the client

@@ -1,4 +1,4 @@
-"""Driving asyncio pools in tests: a manager that keeps books, gates to stop at, and waiting for conditions, not for time."""
+"""Driving asyncio pools in tests: a manager that keeps books, gates to stop at, and waiting for conditions."""
 
 import asyncio
 import functools
@@ -9,8 +9,8 @@ from typing import Any, Awaitable, Callable, Coroutine, Dict, List, Optional, Tu
 from generic_connection_pool.asyncio import BaseConnectionManager, ConnectionPool
 
 __all__ = (
-    'GENEROUS', 'Connection', 'Gate', 'Manager', 'OpenPool', 'Pool', 'StubbornGate', 'always', 'failing', 'finish', 'other_tasks', 'outcome', 'passes',
-    'queue_up', 'run_step', 'run_through', 'time_passes', 'until',
+    'GENEROUS', 'Connection', 'Gate', 'Manager', 'OpenPool', 'Pool', 'StubbornGate', 'always', 'failing', 'finish',
+    'other_tasks', 'outcome', 'passes', 'queue_up', 'run_step', 'run_through', 'time_passes', 'until',
 )  # fmt: skip
 
 Pool = ConnectionPool[Any, Any]
@@ -35,8 +35,8 @@ class Connection:
 class Manager(BaseConnectionManager[Any, Any]):
     """A connection manager that keeps books of all it is asked to do.
 
-    :param behaviours: by the name of a hook, what it does: called with the hook's arguments, and awaited unless the hook
-        is a plain method. Hooks that are not named are not overridden, as far as the pool can tell.
+    :param behaviours: by the name of a hook, what it does: called with the hook's arguments, and awaited unless the
+        hook is a plain method. Hooks that are not named are not overridden, as far as the pool can tell.
     """
 
     def __init__(self, **behaviours: Callable[..., Any]):

@@ -93,7 +93,7 @@ class Manager(BaseConnectionManager[Any, Any]):
     """Creates connections out of thin air, keeps a record, and overrides no hook that it need not."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a finalizer may run a hook within a hook
         self.calls: List[Call] = []
         self.created: List[Any] = []
         self.disposed: List[Any] = []

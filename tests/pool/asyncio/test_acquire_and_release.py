@@ -207,12 +207,13 @@ async def test_an_unknown_endpoint_has_size_0_and_stays_unknown(open_pool: OpenP
 async def test_is_full_tells_when_total_max_size_is_reached(open_pool: OpenPool) -> None:
     pool = open_pool(Manager(), total_max_size=2)
     one = await pool.acquire('a')
-    assert not pool.is_full
+    full = [pool.is_full]
     two = await pool.acquire('b')
-    assert pool.is_full
+    full.append(pool.is_full)
     await pool.release(one, 'a')
-    assert pool.is_full  # idle ones count
+    full.append(pool.is_full)  # idle ones count
     await pool.release(two, 'b')
+    assert full == [False, True, True]
 
 
 async def test_an_endpoint_without_connections_leaves_nothing_behind(open_pool: OpenPool) -> None:
@@ -221,9 +222,9 @@ async def test_an_endpoint_without_connections_leaves_nothing_behind(open_pool: 
     for endpoint in ('failing', 'too'):
         with pytest.raises(OSError):
             await pool.acquire(endpoint)
-    for endpoint in range(100):
-        async with pool.connection(endpoint):
-            assert pool._core.endpoints() == [endpoint]
+    for number in range(100):
+        async with pool.connection(number):
+            assert pool._core.endpoints() == [number]
     assert pool._core.endpoints() == []
 
 

@@ -1,4 +1,4 @@
-"""Whatever the pool is doing for a task, the task can be cancelled, or its coroutine closed, at any point (hazards 1-6, 11).
+"""A task can be cancelled, or its coroutine closed, at any point of what the pool does for it (hazards 1-6 and 11).
 
 Each scenario is run again and again, and interrupted one step later each time, until it gets through without being
 interrupted. Each time: the cancellation is delivered, no slot and no connection is lost, and others are served.

@@ -6,7 +6,19 @@ from typing import Any
 
 import pytest
 from support.interrupting import Stepper
-from support.tasks import GENEROUS, Gate, Manager, OpenPool, StubbornGate, always, outcome, passes, queue_up, until
+from support.tasks import (
+    GENEROUS,
+    Gate,
+    Manager,
+    OpenPool,
+    StubbornGate,
+    always,
+    outcome,
+    passes,
+    queue_up,
+    time_passes,
+    until,
+)
 
 from generic_connection_pool import ConnectionNotAcquiredError, ConnectionPoolClosedError
 
@@ -54,7 +66,7 @@ async def test_close_is_asleep_while_it_waits(open_pool: OpenPool) -> None:
     conn = await pool.acquire('a')
     closing = Stepper(pool.close(timeout=GENEROUS))
     task = asyncio.ensure_future(closing.run())
-    await passes(200)
+    await time_passes(0.02)
     assert closing.suspensions == 1
     await pool.release(conn, 'a')
     await task

@@ -1,7 +1,7 @@
 """Closing from inside a hook does not wait for the slot that the hook itself is about (hazard 26)."""
 
 import asyncio
-from typing import Any, List, Optional
+from typing import Any, Dict, List, Optional
 
 import pytest
 from support.tasks import GENEROUS, Gate, Manager, OpenPool, Pool, always, outcome, passes, until
@@ -45,7 +45,8 @@ async def test_close_from_create(open_pool: OpenPool, timeout: Any) -> None:
 @each_timeout
 async def test_close_from_a_hook_of_acquire(open_pool: OpenPool, hook: str, timeout: Any) -> None:
     closer = Closer()
-    manager = Manager(**{'check_aliveness': always(hook != 'on_connection_dead'), hook: closer})
+    hooks: Dict[str, Any] = {'check_aliveness': always(hook != 'on_connection_dead'), hook: closer}
+    manager = Manager(**hooks)
     pool = open_pool(manager)
     conns = [await pool.acquire('a'), await pool.acquire('a')]
     for conn in conns:

@@ -1,4 +1,4 @@
-"""One pool and several event loops: one after the other, at the same time, and closed at the wrong moment (hazard 40)."""
+"""One pool and several event loops: one after the other, at once, and closed at the wrong moment (hazard 40)."""
 
 import asyncio
 import gc
@@ -367,7 +367,10 @@ def test_a_release_in_another_thread_wakes_the_waiter_in_its_loop() -> None:
     asyncio.run(main())
 
 
-def test_a_block_that_ends_in_another_thread_has_its_connection_disposed_of_in_the_loop_it_belongs_to() -> None:
+@pytest.mark.parametrize('with_loop', [False, True], ids=['without a loop', 'with a loop of its own'])
+def test_a_block_that_ends_in_another_thread_has_its_connection_disposed_of_in_the_loop_it_belongs_to(
+    with_loop: bool,
+) -> None:
     """A coroutine is closed by whatever thread collects garbage."""
     threads: List[int] = []
 
@@ -385,7 +388,11 @@ def test_a_block_that_ends_in_another_thread_has_its_connection_disposed_of_in_t
     async def main() -> None:
         coro = hold()
         coro.send(None)
-        thread = threading.Thread(target=coro.close)
+
+        async def close() -> None:
+            coro.close()
+
+        thread = threading.Thread(target=lambda: asyncio.run(close()) if with_loop else coro.close())
         thread.start()
         await until(lambda: pool.get_size() == 0)
         thread.join()

@@ -7,7 +7,19 @@ from typing import Any, Dict, List
 
 import pytest
 from support.interrupting import Stepper
-from support.tasks import GENEROUS, Gate, Manager, OpenPool, Pool, always, failing, passes, queue_up, run_step, until
+from support.tasks import (
+    GENEROUS,
+    Gate,
+    Manager,
+    OpenPool,
+    always,
+    failing,
+    passes,
+    queue_up,
+    run_step,
+    time_passes,
+    until,
+)
 
 #: hooks make a hand-over take several passes of the event loop, in which others could get ahead
 each_manager = pytest.mark.parametrize('hooked', [False, True], ids=['plain', 'hooked'])
@@ -102,7 +114,7 @@ async def test_one_release_wakes_one_waiter(open_pool: OpenPool) -> None:
     tasks = [asyncio.ensure_future(stepper.run()) for stepper in steppers]
     await until(lambda: pool._core.waiting('a') == 4)
     for task in tasks:
-        await passes()
+        await time_passes(0.01)
         await pool.release(conn, 'a')
         assert await task is conn
         assert [other.suspensions for other in steppers] == [1, 1, 1, 1]
@@ -167,7 +179,8 @@ async def test_every_way_in_which_a_slot_becomes_free_serves_who_waits(open_pool
     }
     for way, given in ways.items():
         for endpoint in 'ab':  # the same endpoint, and one that waits for the total
-            pool = open_pool(Manager(**given.get('hooks', {})), max_size=1, total_max_size=1, **given.get('options', {}))
+            manager, options = Manager(**given.get('hooks', {})), given.get('options', {})
+            pool = open_pool(manager, max_size=1, total_max_size=1, **options)
             waiters: List[Any] = []
             try:
                 async with pool.connection('a'):

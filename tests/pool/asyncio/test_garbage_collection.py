@@ -228,7 +228,7 @@ async def test_a_collection_in_the_middle_of_an_operation_neither_blocks_nor_los
     quick_collections: None, kind: str
 ) -> None:
     """Hazards 11 and 37: what was left behind gives back what it has, as soon as the operation is over."""
-    at, stride = 1, 3
+    at, stride = 1 + list(LEFT).index(kind), 11
     while await collect_in_the_middle(kind, at):
         at += stride
     assert at > 30

@@ -63,7 +63,7 @@ async def test_a_cancel_after_a_slot_was_handed_over_passes_the_slot_on(open_poo
 
 
 @each_timeout
-async def test_a_cancel_before_a_victim_was_taken_care_of_loses_no_connection(open_pool: OpenPool, timeout: Any) -> None:
+async def test_a_cancel_before_a_victim_was_seen_to_loses_no_connection(open_pool: OpenPool, timeout: Any) -> None:
     manager = Manager()
     pool = open_pool(manager, total_max_size=1)
     conn = await pool.acquire('a')

@@ -1,4 +1,4 @@
-"""A hook that raises never costs a slot or a connection, whatever it raises, and whether or not the caller has a deadline."""
+"""A hook that raises never costs a slot or a connection, whatever it raises, with a deadline and without."""
 
 import asyncio
 import gc
@@ -284,7 +284,7 @@ async def test_the_slot_of_a_failed_create_goes_to_another_endpoint_that_waits_f
 
 
 async def test_hooks_may_call_back_into_the_pool(open_pool: OpenPool) -> None:
-    """DESIGN 6: they run outside every lock."""
+    """They run outside every lock."""
 
     async def hook(endpoint: Any, conn: Any = None) -> Any:
         if endpoint != 'inner':

@@ -1,4 +1,4 @@
-"""Giving back what is not held, connections that cannot be told apart by equality, and coroutines that nobody awaits."""
+"""Giving back what is not held, connections that equality cannot tell apart, and coroutines that nobody awaits."""
 
 import asyncio
 import gc
@@ -53,7 +53,8 @@ async def state(pool: Pool) -> Dict[str, Any]:
     return {
         'total': pool.get_size(),
         'full': pool.is_full,
-        'sizes': [await pool.get_endpoint_pool_size(endpoint, acquired) for endpoint in 'ab' for acquired in (0, 1)],
+        'idle': [await pool.get_endpoint_pool_size(endpoint, False) for endpoint in 'ab'],
+        'acquired': [await pool.get_endpoint_pool_size(endpoint, True) for endpoint in 'ab'],
         'endpoints': sorted(pool._core.endpoints()),
     }
 

@@ -96,7 +96,12 @@ async def test_a_wake_up_from_another_thread_reaches_a_sleeping_loop() -> None:
     """Hazard 12: nothing else makes the loop turn."""
     waiter = fresh_waiter()
     asleep = threading.Event()
-    thread = threading.Thread(target=lambda: asleep.wait(GENEROUS) and waiter.notify())
+
+    def wake() -> None:
+        asleep.wait(GENEROUS)
+        waiter.notify()
+
+    thread = threading.Thread(target=wake)
     thread.start()
     asyncio.get_running_loop().call_soon(asleep.set)
     assert await waiter.wait(GENEROUS) is True
