@@ -4,8 +4,9 @@ from cpython.exc cimport PyErr_CheckSignals
 
 __all__ = ('Parker', 'ReentryError', 'monotonic')
 
-# the longest that one call of the platform's timed wait is asked to last: an hour
-cdef double LONGEST_WAIT = 3600.0
+# The longest that one call of the platform's wait lasts, in seconds. A signal that arrives between the look for signals
+# and the wait does not interrupt the wait: it is served that much later at the most.
+cdef double LONGEST_WAIT = 1.0
 
 
 class ReentryError(RuntimeError):
@@ -50,6 +51,7 @@ cdef class Parker:
             left = min(max(left, 0.0), LONGEST_WAIT)
             # rounded up: waking up early would mean to spin
             microseconds = <long long>(left * 1e6 + 0.999)
+            PyErr_CheckSignals()
             with nogil:
                 status = PyThread_acquire_lock_timed(self.place, microseconds, 1)
             if status == PY_LOCK_ACQUIRED:
@@ -57,8 +59,6 @@ cdef class Parker:
                 self.woken = False
                 mutex_unlock(&self.mutex)
                 return True
-            if status == PY_LOCK_INTR:
-                PyErr_CheckSignals()
             left = LONGEST_WAIT
             if bounded:
                 left = deadline - clock_now()

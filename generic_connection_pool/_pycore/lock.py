@@ -11,6 +11,10 @@ __all__ = ('Mutex', 'Parker', 'ReentryError', 'critical', 'monotonic')
 
 monotonic = time.monotonic
 
+#: The longest that one call of the platform's wait lasts, in seconds. A signal that arrives between the look for signals
+#: and the wait does not interrupt the wait: it is served that much later at the most.
+LONGEST_WAIT = 1.0
+
 CallableT = TypeVar('CallableT', bound=Callable[..., Any])
 
 
@@ -113,9 +117,14 @@ class Parker:
         :param timeout: seconds to sleep at the most (negative counts as 0), ``None`` for no bound
         :return: whether it was woken
         """
-        if timeout is None:
-            return self._lock.acquire()
-        return self._lock.acquire(timeout=min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+        deadline = None if timeout is None else monotonic() + timeout
+        left = LONGEST_WAIT if timeout is None else timeout
+        while not self._lock.acquire(timeout=min(max(left, 0.0), LONGEST_WAIT)):
+            if deadline is not None:
+                left = deadline - monotonic()
+                if left <= 0.0:
+                    return False
+        return True
 
     def unpark(self) -> None:
         """Wake the thread; several wake-ups before it sleeps are one."""

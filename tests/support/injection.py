@@ -17,6 +17,11 @@ FACADE = tuple(map(str, [*(PACKAGE / 'threading').glob('*.py'), PACKAGE / 'commo
 #: the core in pure Python; no bytecode of it runs when the compiled one is in use
 CORE = tuple(map(str, (PACKAGE / '_pycore').glob('*.py')))
 
+#: what counts as a step: a bytecode; from 3.12 on a line, because there ``f_trace_opcodes`` comes into force too late
+STEP = 'opcode' if sys.version_info < (3, 12) else 'line'
+#: steps that a test worth its name passes at the least
+FEW = 20 if STEP == 'opcode' else 1
+
 
 class Injection:
     """Runs an action before the n-th bytecode that is executed in some files within the block, in this thread.
@@ -50,17 +55,18 @@ class Injection:
     def _trace(self, frame: FrameType, event: str, arg: Any) -> Any:
         if frame.f_code.co_filename not in self.files or frame.f_code.co_name == '__del__':
             return None
-        frame.f_trace_opcodes = True
-        frame.f_trace_lines = False
-        return self._trace_opcode
+        if STEP == 'opcode':
+            frame.f_trace_opcodes = True
+            frame.f_trace_lines = False
+        return self._trace_step
 
-    def _trace_opcode(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if event == 'opcode' and not self.happened:
+    def _trace_step(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if event == STEP and not self.happened:
             self.seen += 1
             if self.happened:
                 self.where = f'{pathlib.Path(frame.f_code.co_filename).name}:{frame.f_lineno}, byte {frame.f_lasti}'
                 self.action()
-        return self._trace_opcode
+        return self._trace_step
 
 
 def everywhere(

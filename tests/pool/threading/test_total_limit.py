@@ -116,7 +116,7 @@ def test_an_endpoint_that_waits_for_the_total_limit_is_served_however_busy_anoth
     make_pool: MakePool, manager: Manager
 ) -> None:
     """HAZARD 20: the bypass is bounded, in hand-offs."""
-    pool = make_pool(manager, total_max_size=2, max_size=2)
+    pool = make_pool(manager, total_max_size=1)  # one slot, so that nothing is handed over while it is evicted
     served = threading.Event()
     turns: List[int] = []
 
@@ -132,7 +132,7 @@ def test_an_endpoint_that_waits_for_the_total_limit_is_served_however_busy_anoth
     for _ in range(3):
         turns.clear()
         with pool.connection('quiet', timeout=20):
-            assert len(turns) <= 40, 'too many were served before'
+            assert len(turns) <= 20, 'too many were served before'
     served.set()
     for future in hammers:
         result(future)
@@ -142,21 +142,24 @@ def test_endpoints_take_turns_when_all_of_them_want_the_one_slot(make_pool: Make
     """HAZARD 20"""
     pool = make_pool(manager, total_max_size=1)
     endpoints = 'abcd'
-    turns = dict.fromkeys(endpoints, 0)
+    bypassed = dict.fromkeys(endpoints, 0)
+    worst: List[int] = []
     finished = threading.Event()
 
     def work(endpoint: str) -> None:
         while not finished.is_set():
             with pool.connection(endpoint):
                 wait_until(lambda: sum(map(pool._core.waiting, endpoints)) >= 5 or finished.is_set())
-                turns[endpoint] += 1
-                if sum(turns.values()) >= 200:
+                for other in endpoints:  # hand-offs to others since it was served, as long as it waits
+                    bypassed[other] = bypassed[other] + 1 if other != endpoint and pool._core.waiting(other) else 0
+                worst.append(max(bypassed.values()))
+                if len(worst) >= 300:
                     finished.set()
 
     workers = [start(work, endpoint) for endpoint in endpoints * 2]
     for worker in workers:
         result(worker)
-    assert min(turns.values()) >= 15, turns
+    assert 0 < max(worst[:300]) <= 3 * 20, 'an endpoint was passed over for more than a turn of each other one'
 
 
 @pytest.mark.parametrize('hang', ['evicted', 'dead', 'expired'])

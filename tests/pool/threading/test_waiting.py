@@ -6,7 +6,7 @@ from typing import Any, Callable, List
 
 import pytest
 from generic_connection_pool.exceptions import ConnectionPoolTimeoutError
-from support.injection import everywhere
+from support.injection import FEW, everywhere
 from support.threads import (
     Gate, HookedManager, Manager, error, is_free, let_pass, result, start, start_waiting, wait_for, wait_until,
 )  # fmt: skip
@@ -85,7 +85,7 @@ def test_turns_are_shared_evenly_under_contention(
 
     for worker in [start(work, me) for me in range(threads)]:
         result(worker)
-    assert max(turns) == 40 and min(turns) >= 30, turns
+    assert max(turns) == 40 and min(turns) >= 20, turns
     assert len(manager.created) == size
 
 
@@ -130,7 +130,7 @@ def test_what_is_granted_at_any_moment_of_a_timeout_is_delivered_or_left(
         if injection.happened:
             assert is_free(pool, 'a')
 
-    assert everywhere(scenario) > 20
+    assert everywhere(scenario, at_most=120) > FEW
     assert outcomes == {'timeout', 'granted'}
 
 

@@ -8,7 +8,7 @@ from typing import Any, List
 import pytest
 from generic_connection_pool.threading import workers as workers_module
 from generic_connection_pool.threading.workers import Workers
-from support.injection import Injection, everywhere
+from support.injection import FEW, Injection, everywhere
 from support.threads import PATIENCE, Gate, start, wait_for, wait_until
 
 NAME = 'gcp-disposer'
@@ -143,7 +143,7 @@ def test_a_finalizer_may_submit_while_its_thread_submits() -> None:
         wait_until(lambda: sorted(done) == ['finalizer', 'other'][not injection.happened :])
 
     future = start(everywhere, scenario, (workers_module.__file__, threading.__file__), 150)
-    assert future.result(PATIENCE) > 30
+    assert future.result(PATIENCE) > FEW
 
 
 def test_an_interrupt_of_submit_leaves_the_workers_fit() -> None:
@@ -161,7 +161,7 @@ def test_an_interrupt_of_submit_leaves_the_workers_fit() -> None:
         wait_until(lambda: 'later' in done)
         assert done.count('interrupted') <= 1
 
-    assert everywhere(scenario, (workers_module.__file__,)) > 10
+    assert everywhere(scenario, (workers_module.__file__,)) > FEW
 
 
 def test_many_threads_may_submit_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
