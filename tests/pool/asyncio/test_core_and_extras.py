@@ -8,7 +8,7 @@ import pytest
 from support.tasks import Gate, Manager, OpenPool, Pool, queue_up, time_passes
 
 #: seconds that the connections in these tests may be idle, or live
-SHORT = 0.05
+SHORT = 0.12
 
 
 async def take(pool: Pool, count: int, endpoint: Any = 'a') -> List[Any]:
