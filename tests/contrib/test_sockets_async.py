@@ -290,7 +290,8 @@ async def test_a_callback_left_behind_is_not_taken_for_that_of_the_next_socket(
     await manager.dispose(endpoint, conn)
     await eventually_async(lambda: not echo.connected)
 
-    # have the number taken, so that the pair does not get it
+    # have the number taken, so that the pair does not get it; a server that waits for a client would have it, too
+    echo.stop()
     anything = os.open(os.devnull, os.O_RDONLY)
     if anything != number:
         os.dup2(anything, number)
