@@ -245,7 +245,9 @@ cdef class AsyncLease(Operation):
     It is its own awaitable, for entering and for leaving.
     """
 
-    __class_getitem__ = classmethod(GenericAlias)
+    @classmethod
+    def __class_getitem__(cls, item):
+        return GenericAlias(cls, item)
 
     def __init__(self, AsyncPool pool not None, endpoint, timeout):
         self.pool = pool
@@ -314,7 +316,9 @@ set_slots(<PyTypeObject *>AsyncLease, send_operation)
 cdef class AsyncPool:
     """What an asyncio pool does while nothing has to be awaited. The facade adds ``_acquire`` and ``_finish``."""
 
-    __class_getitem__ = classmethod(GenericAlias)
+    @classmethod
+    def __class_getitem__(cls, item):
+        return GenericAlias(cls, item)
 
     def _setup(
         self, Core core not None, bint plain_acquire, bint plain_release, bint plain_failure, bint collects

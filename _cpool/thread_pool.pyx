@@ -18,7 +18,9 @@ __all__ = ('Lease', 'ThreadPool')
 cdef class Lease:
     """The context manager that :meth:`ThreadPool.connection` returns: holds one connection for its block."""
 
-    __class_getitem__ = classmethod(GenericAlias)
+    @classmethod
+    def __class_getitem__(cls, item):
+        return GenericAlias(cls, item)
 
     def __init__(self, ThreadPool pool not None, endpoint, timeout):
         self.pool = pool
@@ -55,7 +57,9 @@ cdef class ThreadPool:
     The facade adds ``_acquire``, ``_finish``, ``_collect`` and ``_log_failure``.
     """
 
-    __class_getitem__ = classmethod(GenericAlias)
+    @classmethod
+    def __class_getitem__(cls, item):
+        return GenericAlias(cls, item)
 
     def _setup(
         self, Core core not None, manager, bint plain_acquire, bint plain_release, bint plain_failure, bint collects,
