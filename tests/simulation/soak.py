@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""Runs simulations with fresh seeds for as long as asked; the first failure is replayed, shrunk and printed.
+
+    python tests/simulation/soak.py --flavour threads|asyncio|all --seconds N [--seed S] [--core cython|python]
+
+Without ``--core``, half of the time goes to each core that is installed. A failure is to be added to ``seeds/``.
+"""
+
+import argparse
+import collections
+import importlib
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import time
+import traceback
+from typing import Any, Counter, List, Optional, Tuple
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+FLAVOURS = ('threads', 'asyncio')
+CORES = ('cython', 'python')
+#: seconds that a failure is shrunk for at the most
+SHRINKING = 60.0
+
+
+def make_importable() -> None:
+    """The tests' own modules, and the library if it is not installed."""
+    here = [path for path in sys.path if path and pathlib.Path(path).resolve() == HERE]
+    for path in here:
+        sys.path.remove(path)
+    sys.path.insert(0, str(HERE.parent))
+    sys.path.append(str(ROOT))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--flavour', choices=(*FLAVOURS, 'all'), default='all')
+    parser.add_argument('--seconds', type=float, default=120.0, help='how long to run in all')
+    parser.add_argument('--seed', type=int, default=None, help='the first seed; one is made up if it is not given')
+    parser.add_argument('--core', choices=CORES, default=None)
+    options = parser.parse_args()
+    seed = random.SystemRandom().randrange(10**9) if options.seed is None else options.seed
+    flavours = FLAVOURS if options.flavour == 'all' else (options.flavour,)
+    cores = installed_cores() if options.core is None else (options.core,)
+    seconds = options.seconds / (len(flavours) * len(cores))
+    if len(flavours) * len(cores) == 1:
+        make_importable()
+        os.environ['GENERIC_CONNECTION_POOL_PURE'] = str(int(cores[0] == 'python'))
+        return soak(flavours[0], cores[0], seed, seconds)
+    status = 0
+    for flavour in flavours:
+        for core in cores:  # which one is decided by the first import, hence a process for each
+            arguments = ['--flavour', flavour, '--core', core, '--seed', str(seed), '--seconds', str(seconds)]
+            status |= subprocess.run([sys.executable, str(HERE / 'soak.py'), *arguments]).returncode
+    return 1 if status else 0
+
+
+def installed_cores() -> Tuple[str, ...]:
+    make_importable()
+    from generic_connection_pool import _core
+
+    return CORES if _core._use_compiled() or can_import_compiled() else ('python',)
+
+
+def can_import_compiled() -> bool:
+    try:
+        importlib.import_module('_cpool.core')
+    except ImportError:
+        return False
+    return True
+
+
+def soak(flavour: str, core: str, seed: int, seconds: float) -> int:
+    """Run one flavour with one core. Returns the exit status."""
+    from simulation.choices import Choices
+    from simulation.recorded import recorded_runs
+
+    world = importlib.import_module(f'simulation.{flavour}_world')
+    import generic_connection_pool
+
+    assert generic_connection_pool.core_implementation == core, generic_connection_pool.core_implementation
+    print(f'{flavour}, {core} core, Python {sys.version.split()[0]}: from seed {seed}', flush=True)
+    for recorded in recorded_runs(flavour):
+        choices = recorded.choices()
+        if attempt(world, choices) is not None:
+            return report(world, core, choices)
+    tally: Counter[str] = collections.Counter()
+    steps = runs = 0
+    started, used = time.monotonic(), time.process_time()
+    while time.monotonic() < started + seconds:
+        choices = Choices(seed + runs)
+        try:
+            steps += world.run(choices)
+        except Exception:
+            return report(world, core, choices)
+        runs += 1
+        tally.update(choices.tally)
+    elapsed, used = time.monotonic() - started, time.process_time() - used
+    print(f'  {runs} runs, {steps} steps in {elapsed:.1f} s ({used:.1f} s of processor time): '
+          f'{60 * steps / elapsed:,.0f} steps a minute')  # fmt: skip
+    print('  ' + ', '.join(f'{what} {count}' for what, count in sorted(tally.items())), flush=True)
+    return 0
+
+
+def attempt(world: Any, choices: Any) -> Optional[Exception]:
+    """Make a run. Returns what went wrong."""
+    try:
+        world.run(choices)
+    except Exception as exc:
+        return exc
+    return None
+
+
+def signature(exc: Exception) -> Tuple[str, str]:
+    """What makes two failures the same one: their kind, and the text up to the first colon."""
+    return type(exc).__name__, str(exc).partition(':')[0]
+
+
+def report(world: Any, core: str, failed: Any) -> int:
+    """Replay a run that has failed, shrink it, and print what happens in it. Returns the exit status."""
+    from simulation.choices import Choices
+    from simulation.shrinking import shrink
+
+    print(f'FAILED with seed {failed.seed}, {core} core; {len(failed.made)} decisions', flush=True)
+    again = Choices(0, failed.made)
+    error = attempt(world, again)
+    if error is None or again.made != failed.made:
+        print('  and it does not replay exactly, which is a defect of the simulation: there is chance that it does not know')
+        if error is None:
+            return 1
+    traceback.print_exception(type(error), error, error.__traceback__)
+    wanted = signature(error)
+
+    def fails(script: List[int]) -> bool:
+        found = attempt(world, Choices(0, script))
+        return found is not None and signature(found) == wanted
+
+    script = shrink(fails, failed.made, SHRINKING)
+    shown = Choices(0, script)
+    shown.trace = []
+    found = attempt(world, shown)
+    print(f'shrunk to {len(script)} decisions; for seeds/: {core} {",".join(map(str, script))}, {found}')
+    print('\n'.join(shown.trace))
+    print(f'{type(found).__name__}: {found}', flush=True)
+    return 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
