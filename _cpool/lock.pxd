@@ -51,8 +51,8 @@ cdef extern from *:
     void mutex_init "gcp_mutex_init"(gcp_mutex *) noexcept nogil
     void mutex_lock "gcp_mutex_lock"(gcp_mutex *) noexcept nogil
     void mutex_unlock "gcp_mutex_unlock"(gcp_mutex *) noexcept nogil
-    double clock_now "gcp_clock"() noexcept nogil
-    double clock_floor "gcp_clock_floor"() noexcept nogil
+    double gcp_clock() noexcept nogil
+    double gcp_clock_floor() noexcept nogil
 
 cdef extern from "Python.h":
     ctypedef void *PyThread_type_lock
@@ -72,10 +72,24 @@ cdef extern from "Python.h":
     void decref_alive "Py_DECREF"(PyObject *) noexcept nogil
 
 
+# The time, while a simulation of the tests keeps it; else negative.
+cdef double virtual_time
+
+
+cdef inline double clock_now() noexcept nogil:
+    return gcp_clock() if virtual_time < 0.0 else virtual_time
+
+
+cdef inline double clock_floor() noexcept nogil:
+    return gcp_clock_floor() if virtual_time < 0.0 else virtual_time
+
+
 cdef class Parker:
     cdef PyThread_type_lock place
     # the place is open, or about to be: guarded by mutex
     cdef bint woken
+    # it was made during a simulation of the tests, which decides who sleeps here
+    cdef bint simulated
     cdef gcp_mutex mutex
 
     cpdef bint park(self, timeout=*) except -1

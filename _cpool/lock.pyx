@@ -8,6 +8,11 @@ __all__ = ('Parker', 'ReentryError', 'monotonic')
 # and the wait does not interrupt the wait: it is served that much later at the most.
 cdef double LONGEST_WAIT = 1.0
 
+# For the simulation of the tests only, which decides who runs and what time it is: its park(parker, timeout) and
+# unpark(parker) take the place of those of a Parker made meanwhile, and all clocks tell what _set_virtual_time() was told.
+cdef object stage = None
+virtual_time = -1.0
+
 
 class ReentryError(RuntimeError):
     """Raised by the pure-Python core only: the compiled one cannot be interrupted inside an operation."""
@@ -18,11 +23,22 @@ def monotonic():
     return clock_now()
 
 
+def _set_stage(actors):
+    global stage
+    stage = actors
+
+
+def _set_virtual_time(double now):
+    global virtual_time
+    virtual_time = now
+
+
 cdef class Parker:
     """A place for one thread to sleep until it is woken. A wake-up before the sleep is not lost."""
 
     def __cinit__(self):
         mutex_init(&self.mutex)
+        self.simulated = stage is not None
         self.place = PyThread_allocate_lock()
         if self.place == NULL:
             raise MemoryError('no lock could be allocated')
@@ -44,6 +60,8 @@ cdef class Parker:
         cdef bint bounded = timeout is not None
         cdef PyLockStatus status
         cdef long long microseconds
+        if self.simulated and stage is not None:
+            return stage.park(self, timeout)
         if bounded:
             left = timeout
             deadline = clock_now() + left
@@ -67,6 +85,9 @@ cdef class Parker:
 
     cpdef void unpark(self) noexcept:
         """Wake the thread; several wake-ups before it sleeps are one."""
+        if self.simulated and stage is not None:
+            stage.unpark(self)
+            return
         mutex_lock(&self.mutex)
         if not self.woken:
             self.woken = True
