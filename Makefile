@@ -3,13 +3,18 @@
 PYTHON ?= python3
 # the Pythons to test with, such as "3.11 3.13"; all that are installed if empty
 PYTHONS ?=
+# for how long each part of a soak runs, for each core
+SECONDS ?= 600
 
-.PHONY: help demo test typecheck lint bench build clean
+.PHONY: help demo test typecheck lint soak flat sanitize bench build clean
 
 help:
 	@echo 'make demo                    install the package into .venv/demo and run examples/demo.py'
-	@echo 'make test [PYTHONS="3.12"]   run the whole suite on every supported Python that is installed'
+	@echo 'make test [PYTHONS="3.12"]   run everything on every supported Python that is installed'
 	@echo 'make typecheck (or lint)     run only mypy, stubtest and pyright'
+	@echo 'make soak [SECONDS=600]      run the simulation and the chaos on real servers for so long, each with both cores'
+	@echo 'make flat                    look for leaks: each kind of operation a million times'
+	@echo 'make sanitize [PYTHON_TSAN=] run the suite with sanitizers: of threads, too, if a Python built for it is named'
 	@echo 'make bench [BENCH=--quick]   measure what the library has to reach, in comparison with release 0.8.1'
 	@echo 'make build                   build the sdist and a wheel into dist/'
 	@echo 'make clean                   remove everything that was made'
@@ -26,6 +31,18 @@ test:
 
 typecheck lint:
 	$(PYTHON) tests/run_all.py --only typing $(PYTHONS)
+
+soak:
+	$(PYTHON) tests/run_all.py --only simulation --only chaos --seconds $(SECONDS) $(PYTHONS)
+
+flat:
+	$(PYTHON) tests/run_all.py --only flat $(PYTHONS)
+
+# ThreadSanitizer cannot do with addresses that are random. It needs a free-threaded interpreter that was configured with
+# --with-thread-sanitizer: PYTHON_TSAN is its path.
+sanitize: export PYTHON_TSAN := $(PYTHON_TSAN)
+sanitize:
+	setarch -R $(PYTHON) tests/sanitize.py $(SANITIZE)
 
 # With release 0.8.1, which needs an environment of its own, as the rival. BENCH is for run.py: see benchmarks/README.md.
 bench:

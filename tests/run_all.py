@@ -1,284 +1,80 @@
-"""Run the whole suite: every supported CPython that is installed, each with both cores, then the type checkers.
+"""Run everything: the suite on every supported CPython that is installed, with both cores, and then the steps that are
+run once, on the newest one: the type checkers, and what runs for a time rather than to an end.
 
-    python tests/run_all.py [--only tests|typing] [VERSION ...]
+    python tests/run_all.py [--only STEP]... [--seconds N] [--jobs N] [VERSION ...]
 
 Everything is tested as a user has it: as a wheel, built and installed into an environment of its own under ``.venv/``.
-Environments are kept, and brought up to date when the sources of the wheel have changed. Stops at the first failure.
-The last line sums up all runs. Needs nothing but the standard library.
+Environments are kept, and brought up to date when the sources of the wheel have changed. As many jobs as there are
+cores run side by side; what each has written is printed when it ends. After the first failure nothing new is begun. The
+last line sums up all jobs. ``PYTHON_FREE_THREADED`` names an interpreter without the global interpreter lock to test
+with, too. Needs nothing but the standard library.
 """
 
 import argparse
-import hashlib
-import json
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
-import time
-import xml.etree.ElementTree
-from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional
+from typing import Dict, Iterator, List, Optional, Sequence
 
-ROOT = Path(__file__).resolve().parent.parent
-ENVIRONMENTS = ROOT / '.venv'
-WORK = ENVIRONMENTS / 'run'  # where everything runs: away from the checkout, so that nothing is imported from it
-SUPPORTED = ('3.10', '3.11', '3.12', '3.13', '3.14')
-WHEEL_SOURCES = ('LICENSE', 'README.md', '_cpool', 'generic_connection_pool', 'pyproject.toml', 'setup.py', 'stubs')
-NOT_SOURCES = shutil.ignore_patterns('__pycache__', '*.so', '*.pyd', '*.c', '.*')
-CORES = {'0': 'cython', '1': 'python'}
-# tests that try both cores in one process, or how they are built: once for each interpreter is enough
-BOTH_AT_ONCE = [
-    f'--ignore={ROOT / "tests" / path}' for path in ('core', 'packaging', 'stress/test_core_threads.py')
-]
+from running.environments import Environment
+from running.interpreters import SUPPORTED, Interpreter, find_interpreters, newest
+from running.jobs import Job, available_cores, report, run_jobs, say
+from running.steps import SCRIPTS, script_jobs, test_jobs, typing_jobs
 
-PROBE = """
-import ensurepip, json, os, sys, sysconfig, venv
-print(json.dumps({
-    'executable': sys.executable,
-    'version': '%d.%d' % sys.version_info[:2],
-    'cpython': sys.implementation.name == 'cpython',
-    'free-threaded': bool(sysconfig.get_config_var('Py_GIL_DISABLED')),
-    'headers': os.path.exists(os.path.join(sysconfig.get_path('include'), 'Python.h')),
-}))
-"""
-
-WHICH_CORE = """
-import sys, generic_connection_pool as package
-assert package.__file__.startswith(sys.prefix), f'{package.__file__} is not the installed package'
-print(package.core_implementation)
-"""
+STEPS = ('tests', 'typing', *SCRIPTS)
+USUAL = [step for step in STEPS if step not in SCRIPTS or SCRIPTS[step].usual]
 
 
-class StepFailed(Exception):
-    """A step failed; it has said why."""
+def plan(interpreters: Dict[str, Interpreter], steps: Sequence[str], seconds: Optional[int]) -> Iterator[Job]:
+    """Yield what there is to do, in the order in which it is to be begun.
 
-
-class Row(NamedTuple):
-    interpreter: str
-    step: str
-    passed: int
-    failed: int
-    skipped: int
-    seconds: float
-
-
-def clean_environ(**variables: str) -> Dict[str, str]:
-    """Return the environment without what would redirect Python's imports or choose a core."""
-    dropped = ('PYTHON', 'GENERIC_CONNECTION_POOL', '__PYVENV')
-    return {**{name: value for name, value in os.environ.items() if not name.startswith(dropped)}, **variables}
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
-def run(*command: 'str | Path', **variables: str) -> int:
-    say(f'$ {" ".join(map(str, command))}')
-    return subprocess.run(command, cwd=WORK, env=clean_environ(**variables), stdin=subprocess.DEVNULL).returncode
-
-
-def must_run(*command: 'str | Path') -> None:
-    if run(*command) != 0:
-        raise StepFailed(f'{Path(command[0]).name} failed')
-
-
-# Interpreters
-
-
-def candidates() -> Iterator[Path]:
-    """Yield where interpreters may be: on the PATH, in pyenv, and the one that runs this."""
-    pyenv = Path(os.environ.get('PYENV_ROOT') or Path.home() / '.pyenv')
-    for version in SUPPORTED:
-        for directory in os.get_exec_path():
-            yield Path(directory, f'python{version}')
-        yield from sorted(pyenv.glob(f'versions/{version}.*/bin/python{version}'), reverse=True)
-    yield Path(sys.executable)
-
-
-def find_interpreters() -> Dict[str, Path]:
-    """Return the first usable interpreter of each supported version. A pyenv shim may be there and still not run."""
-    found: Dict[str, Path] = {}
-    for path in candidates():
-        if not path.is_file():
+    :param steps: which of ``STEPS``
+    :param seconds: for how long each step runs that runs for a time, if not for as long as it usually does
+    """
+    once = newest(interpreters)
+    for label, interpreter in interpreters.items():
+        if interpreter is not once and 'tests' not in steps:
             continue
-        try:
-            answer = subprocess.run(
-                [path, '-c', PROBE], env=clean_environ(), capture_output=True, check=True, timeout=60, text=True
-            )
-            facts = json.loads(answer.stdout)
-        except (OSError, subprocess.SubprocessError, ValueError):
-            continue
-        if facts['cpython'] and not facts['free-threaded'] and facts['headers'] and facts['version'] in SUPPORTED:
-            found.setdefault(facts['version'], Path(facts['executable']))
-    return {version: found[version] for version in SUPPORTED if version in found}
-
-
-# Environments
-
-
-def fingerprint(python: Path, extra: str) -> str:
-    """Return a text that changes when an environment has to be brought up to date."""
-    digest = hashlib.sha256(f'{python} {extra}'.encode())
-    for name in WHEEL_SOURCES:
-        top = ROOT / name
-        for path in sorted(top.rglob('*')) if top.is_dir() else [top]:
-            if path.suffix in ('.py', '.pyi', '.pyx', '.pxd', '.h', '.toml', '.md', '.typed', ''):
-                digest.update(str(path.relative_to(ROOT)).encode())
-                digest.update(path.read_bytes() if path.is_file() else b'')
-    return digest.hexdigest()
-
-
-def copy_sources(to: Path) -> None:
-    """Copy what a wheel is built from: building in the checkout would leave files, and pick up old ones."""
-    for name in WHEEL_SOURCES:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, to / name, ignore=NOT_SOURCES)
-        else:
-            shutil.copy2(ROOT / name, to / name)
-
-
-def executable(environment: Path, name: str) -> Path:
-    return environment / ('Scripts' if os.name == 'nt' else 'bin') / name
-
-
-def prepare(version: str, python: Path, extra: str) -> Path:
-    """Return an environment in which the wheel of the present sources is installed."""
-    environment = ENVIRONMENTS / version
-    stamp = environment / 'installed'
-    wanted = fingerprint(python, extra)
-    if stamp.is_file() and stamp.read_text() == wanted:
-        return environment
-    stamp.unlink(missing_ok=True)
-    own_python = executable(environment, 'python')
-    if not own_python.exists():
-        must_run(python, '-m', 'venv', '--clear', environment)
-    pip = (own_python, '-m', 'pip', '--quiet', '--disable-pip-version-check')
-    with tempfile.TemporaryDirectory() as scratch:
-        sources, wheels = Path(scratch, 'sources'), Path(scratch, 'wheels')
-        sources.mkdir()
-        copy_sources(sources)
-        must_run(*pip, 'wheel', '--no-deps', '--wheel-dir', wheels, sources)
-        (wheel,) = wheels.glob('*.whl')
-        must_run(*pip, 'install', f'{wheel}[{extra}]')
-        # the version has not changed since the last time, so pip would leave the old one where it is
-        must_run(*pip, 'install', '--no-deps', '--force-reinstall', wheel)
-    stamp.write_text(wanted)
-    return environment
-
-
-# Steps
-
-
-def count(report: Path) -> 'tuple[int, int, int]':
-    """Return how many tests passed, failed and were skipped. No report at all counts as one failure."""
-    try:
-        suites = list(xml.etree.ElementTree.parse(report).getroot().iter('testsuite'))
-    except (OSError, xml.etree.ElementTree.ParseError):
-        return 0, 1, 0
-    total, failures, errors, skipped = (
-        sum(int(suite.get(name, 0)) for suite in suites) for name in ('tests', 'failures', 'errors', 'skipped')
-    )
-    return total - failures - errors - skipped, failures + errors, skipped
-
-
-def run_tests(version: str, environment: Path, pure: str) -> Row:
-    core = CORES[pure]
-    say(f'\n=== {version}, {core} core')
-    began = time.monotonic()
-    variables = {'GENERIC_CONNECTION_POOL_PURE': pure, 'TESTED_PREFIX': str(environment)}
-    answer = subprocess.run(
-        [executable(environment, 'python'), '-c', WHICH_CORE],
-        cwd=WORK, env=clean_environ(**variables), stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    report = WORK / f'{version}-{core}.xml'
-    report.unlink(missing_ok=True)
-    code = 1
-    if answer.returncode != 0 or answer.stdout.strip() != core:
-        say(f'the {core} core was asked for; got: {answer.stdout.strip() or "nothing"}')
-    else:
-        code = run(
-            executable(environment, 'pytest'), '-c', ROOT / 'pyproject.toml', '--rootdir', ROOT, ROOT / 'tests',
-            '-p', 'no:cacheprovider', f'--junitxml={report}', *(BOTH_AT_ONCE if core == 'python' else ()), **variables,
-        )  # fmt: skip
-    passed, failed, skipped = count(report)
-    if code != 0 and failed == 0:
-        failed = 1  # pytest itself gave up
-    return Row(version, f'tests, {core} core', passed, failed, skipped, time.monotonic() - began)
-
-
-def run_type_checkers(version: str, environment: Path) -> Iterator[Row]:
-    python = executable(environment, 'python')
-    settings = ROOT / 'pyproject.toml'
-    uses = ROOT / 'tests' / 'typing'  # code as a user has it, so the checkers see the installed package
-    for name, *command in (
-        ('mypy, package', 'mypy', '--strict', '--config-file', settings, ROOT / 'generic_connection_pool'),
-        ('mypy, tests/typing', 'mypy', '--strict', '--config-file', settings, uses),
-        ('stubtest', 'mypy.stubtest', '_cpool'),
-        ('pyright, tests/typing', 'pyright', '--pythonpath', python, uses),
-    ):
-        say(f'\n=== {version}, {name}')
-        began = time.monotonic()
-        failed = int(run(python, '-m', *command) != 0)
-        yield Row(version, name, 1 - failed, failed, 0, time.monotonic() - began)
-
-
-def run_everything(interpreters: Dict[str, Path], only: Optional[str]) -> Iterator[Row]:
-    """Run one step after the other, yielding what came of it."""
-    newest = list(interpreters)[-1]
-    for version, python in interpreters.items():
-        checks_types = version == newest and only != 'tests'
-        if only == 'typing' and not checks_types:
-            continue
-        say(f'\n=== {version}, environment')
-        began = time.monotonic()
-        try:
-            environment = prepare(version, python, 'typing' if checks_types else 'test')
-        except StepFailed as exc:
-            say(f'{exc}')
-            yield Row(version, 'environment', 0, 1, 0, time.monotonic() - began)
-            return
-        if only != 'typing':
-            for pure in CORES:
-                yield run_tests(version, environment, pure)
+        checks_types = interpreter is once and 'typing' in steps and not interpreter.free_threaded
+        # the drivers of the databases do not support free-threaded interpreters
+        without_drivers = 'test-base' if interpreter.free_threaded else 'test'
+        environment = Environment(interpreter, 'typing' if checks_types else without_drivers)
+        prepared = Job(label, 'environment', environment.prepare)
+        yield prepared
+        if interpreter is once:
+            for name in SCRIPTS:
+                if name in steps:
+                    yield from script_jobs(name, environment, prepared, seconds)
+        if 'tests' in steps:
+            yield from test_jobs(environment, prepared)
         if checks_types:
-            yield from run_type_checkers(version, environment)
-
-
-def print_table(rows: List[Row]) -> None:
-    say(f'\n{"Python":8}{"step":26}{"passed":>8}{"failed":>8}{"skipped":>8}{"seconds":>9}')
-    for row in rows:
-        say(f'{row.interpreter:8}{row.step:26}{row.passed:8}{row.failed:8}{row.skipped:8}{row.seconds:9.0f}')
+            yield from typing_jobs(environment, prepared)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description='Run the whole suite on every supported Python that is installed.')
-    parser.add_argument('--only', choices=('tests', 'typing'), help='leave out the other half')
+    cores = available_cores()
+    parser = argparse.ArgumentParser(description='Run everything on every supported Python that is installed.')
+    parser.add_argument('--only', choices=STEPS, action='append', help='run this step; may be given several times')
+    parser.add_argument('--seconds', type=int, metavar='N', help='how long each step runs that runs for a time')
+    parser.add_argument('--jobs', type=int, metavar='N', default=cores, help='at once; default and most: one a core')
     parser.add_argument('versions', nargs='*', metavar='VERSION', help='such as 3.12; default: all that are installed')
     arguments = parser.parse_args()
 
-    interpreters = find_interpreters()
+    try:
+        interpreters = find_interpreters()
+    except LookupError as exc:
+        say(str(exc))
+        return 1
     say('interpreters found:')
-    for version, path in interpreters.items():
-        say(f'  {version}  {path}')
-    wanted = arguments.versions or list(interpreters)
+    for label, interpreter in interpreters.items():
+        say(f'  {label:6}{interpreter.path}')
+    wanted: List[str] = arguments.versions or list(interpreters)
     missing = [version for version in wanted if version not in interpreters]
     if missing or not interpreters:
         say(f'not found: CPython {", ".join(missing) or " or ".join(SUPPORTED)}, with its headers and venv')
         return 1
 
-    WORK.mkdir(parents=True, exist_ok=True)
-    chosen = {version: path for version, path in interpreters.items() if version in wanted}
-    rows: List[Row] = []
-    for row in run_everything(chosen, arguments.only):
-        rows.append(row)
-        if row.failed:
-            say(f'\nFAILED: Python {row.interpreter}, {row.step}')
-            break
-    print_table(rows)
-    passed, failed, skipped = (sum(getattr(row, name) for row in rows) for name in ('passed', 'failed', 'skipped'))
-    say(f'{passed} passed, {failed} failed, {skipped} skipped')
-    return 1 if failed else 0
+    chosen = {label: interpreter for label, interpreter in interpreters.items() if label in wanted}
+    jobs = list(plan(chosen, arguments.only or USUAL, arguments.seconds))
+    return report(run_jobs(jobs, max(1, min(arguments.jobs, cores))))
 
 
 if __name__ == '__main__':
