@@ -12,7 +12,8 @@ help:
 	@echo 'make demo                    install the package into .venv/demo and run examples/demo.py'
 	@echo 'make test [PYTHONS="3.12"]   run everything on every supported Python that is installed'
 	@echo 'make typecheck (or lint)     run only mypy, stubtest and pyright'
-	@echo 'make soak [SECONDS=600]      run the simulation and the chaos on real servers for so long, each with both cores'
+	@echo 'make soak [SECONDS=600]      run the simulation and the chaos on real servers for so long, each with both cores;'
+	@echo '                             then each interleaving of the exhaustive tests by itself'
 	@echo 'make flat                    look for leaks: each kind of operation a million times'
 	@echo 'make sanitize [PYTHON_TSAN=] run the suite with sanitizers: of threads, too, if a Python built for it is named'
 	@echo 'make bench [BENCH=--quick]   measure what the library has to reach, in comparison with release 0.8.1'
@@ -33,7 +34,7 @@ typecheck lint:
 	$(PYTHON) tests/run_all.py --only typing $(PYTHONS)
 
 soak:
-	$(PYTHON) tests/run_all.py --only simulation --only chaos --seconds $(SECONDS) $(PYTHONS)
+	$(PYTHON) tests/run_all.py --only simulation --only chaos --only interleavings --seconds $(SECONDS) $(PYTHONS)
 
 flat:
 	$(PYTHON) tests/run_all.py --only flat $(PYTHONS)

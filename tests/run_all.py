@@ -17,10 +17,10 @@ from typing import Dict, Iterator, List, Optional, Sequence
 from running.environments import Environment
 from running.interpreters import SUPPORTED, Interpreter, find_interpreters, newest
 from running.jobs import Job, available_cores, report, run_jobs, say
-from running.steps import SCRIPTS, script_jobs, test_jobs, typing_jobs
+from running.steps import SCRIPTS, interleavings_job, script_jobs, test_jobs, typing_jobs
 
-STEPS = ('tests', 'typing', *SCRIPTS)
-USUAL = [step for step in STEPS if step not in SCRIPTS or SCRIPTS[step].usual]
+USUAL = ('tests', 'typing', *(name for name, script in SCRIPTS.items() if script.usual))
+STEPS = (*USUAL, 'interleavings', *(name for name in SCRIPTS if name not in USUAL))
 
 
 def plan(interpreters: Dict[str, Interpreter], steps: Sequence[str], seconds: Optional[int]) -> Iterator[Job]:
@@ -39,12 +39,14 @@ def plan(interpreters: Dict[str, Interpreter], steps: Sequence[str], seconds: Op
         environment = Environment(interpreter, 'typing' if checks_types else without_drivers)
         prepared = Job(label, 'environment', environment.prepare)
         yield prepared
+        if 'tests' in steps:
+            yield from test_jobs(environment, prepared, once=interpreter is once)
         if interpreter is once:
             for name in SCRIPTS:
                 if name in steps:
                     yield from script_jobs(name, environment, prepared, seconds)
-        if 'tests' in steps:
-            yield from test_jobs(environment, prepared)
+        if interpreter is once and 'interleavings' in steps:
+            yield interleavings_job(environment, prepared)
         if checks_types:
             yield from typing_jobs(environment, prepared)
 

@@ -28,7 +28,7 @@ from typing import Callable, Dict, Iterator, List
 from running.environments import Environment
 from running.interpreters import Interpreter, examine, find_interpreters, newest
 from running.jobs import ROOT, WORK, Counts, Job, Output, StepFailed, available_cores, report, run_jobs, say
-from running.steps import run_tests, variables_of
+from running.steps import ONCE, all_but, run_tests, variables_of
 
 #: names the interpreter for ThreadSanitizer
 PYTHON_TSAN = 'PYTHON_TSAN'
@@ -99,8 +99,8 @@ def test_addresses(environment: Environment, output: Output) -> Counts:
     findings = Findings('address')
     # leaks: see below; here, every subprocess of a test would be late by the search
     variables = address_variables(findings, detect_leaks=0, detect_stack_use_after_return=1)
-    arguments: 'List[str | Path]' = [TESTS, f'--ignore={TESTS / "packaging"}']
-    return findings.judge(run_tests(environment, '0', output, *arguments, **variables), output)
+    counts = run_tests(environment, '0', output, *all_but('packaging', *ONCE), **variables)
+    return findings.judge(counts, output)
 
 
 def leaked(environment: Environment, count: int, output: Output) -> int:

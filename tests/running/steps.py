@@ -11,9 +11,9 @@ from running.jobs import ROOT, WORK, Counts, Job, Output, clean_environ
 SETTINGS = ROOT / 'pyproject.toml'
 CORES = {'0': 'cython', '1': 'python'}
 # tests that try both cores in one process, or how they are built: once for each interpreter is enough
-BOTH_AT_ONCE = [
-    f'--ignore={ROOT / "tests" / path}' for path in ('core', 'packaging', 'stress/test_core_threads.py')
-]
+BOTH_AT_ONCE = ('core', 'exhaustive', 'packaging', 'stress/test_core_threads.py')
+# tests that have nothing to do with the interpreter
+ONCE = ('exhaustive/test_model.py',)
 
 WHICH_CORE = """
 import sys, sysconfig, generic_connection_pool as package
@@ -82,13 +82,11 @@ def run_tests(
     """Run pytest in an environment.
 
     :param pure: which core
-    :param arguments: for pytest; by default, all tests that the core needs
+    :param arguments: for pytest: what to run
     :param variables: for the environment of the tests, beside those that choose the core
     """
     if not has_core(environment, pure, output, **variables_of(environment, pure), **variables):
         return Counts(failed=1)
-    if not arguments:
-        arguments = (ROOT / 'tests', *(BOTH_AT_ONCE if CORES[pure] == 'python' else ()))
     report = output.path.with_suffix('.xml')
     report.unlink(missing_ok=True)
     code = output.run(
@@ -107,13 +105,32 @@ def outcome(output: Output, *command: 'str | Path', **variables: str) -> Counts:
     return Counts(passed=1 - failed, failed=failed)
 
 
-def test_jobs(environment: Environment, prepared: Job) -> Iterator[Job]:
+def all_but(*paths: str) -> 'List[str | Path]':
+    """Return the arguments with which pytest runs all tests but some."""
+    return [ROOT / 'tests', *(f'--ignore={ROOT / "tests" / path}' for path in paths)]
+
+
+def test_jobs(environment: Environment, prepared: Job, once: bool) -> Iterator[Job]:
+    """Yield the runs of the suite, one for each core.
+
+    :param once: whether the tests that have nothing to do with the interpreter are among them
+    """
     for pure, core in CORES.items():
-        yield Job(prepared.interpreter, f'tests, {core} core', _testing(environment, pure), prepared)
+        left_out = (() if once else ONCE) + (BOTH_AT_ONCE if core == 'python' else ())
+        yield Job(prepared.interpreter, f'tests, {core} core', _testing(environment, pure, left_out), prepared)
 
 
-def _testing(environment: Environment, pure: str) -> Callable[[Output], Counts]:
-    return lambda output: run_tests(environment, pure, output)
+def _testing(environment: Environment, pure: str, left_out: Sequence[str]) -> Callable[[Output], Counts]:
+    return lambda output: run_tests(environment, pure, output, *all_but(*left_out))
+
+
+def interleavings_job(environment: Environment, prepared: Job) -> Job:
+    """Return the run of the exhaustive tests in which each interleaving is run by itself."""
+    tests = ROOT / 'tests' / 'exhaustive' / 'test_core_interleavings.py'
+    return Job(
+        prepared.interpreter, 'each interleaving',
+        lambda output: run_tests(environment, '0', output, tests, TEST_EACH_INTERLEAVING='1'), prepared,
+    )  # fmt: skip
 
 
 def typing_jobs(environment: Environment, prepared: Job) -> Iterator[Job]:
