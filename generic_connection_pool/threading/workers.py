@@ -38,10 +38,17 @@ class Workers:
         self._vacancies: Deque[None] = collections.deque([None] * LARGEST_CREW)
 
     def submit(self, job: Callable[[], object]) -> None:
-        """Have a job run soon; where no thread can be started, here and now."""
+        """Have a job run soon; where no thread can be started, here and now.
+
+        :raises BaseException: what a job raises that is run here and now, unless it is an ordinary exception
+        """
         self._jobs.append(job)
         if not self._staff():
             self._run_one()
+
+    def forget(self) -> None:
+        """For a forked child: drop the jobs that no thread has begun yet. They are the parent's."""
+        self._jobs.clear()
 
     def _staff(self) -> bool:
         """Have a thread look for jobs. Returns whether there is one to look."""
@@ -63,7 +70,7 @@ class Workers:
         bed = Ticket(0)
         tired = False
         while not tired:
-            while self._run_one():
+            while self._has_run_one():
                 pass
             self._beds.append(bed)
             tired = not self._jobs and not bed.wait(LINGER)
@@ -75,14 +82,23 @@ class Workers:
         if self._jobs:
             self._staff()
 
+    def _has_run_one(self) -> bool:
+        """For the threads of the crew: run a job, whatever it raises. Returns whether there was one."""
+        try:
+            return self._run_one()
+        except BaseException:  # it has been logged, and the thread has other jobs
+            return True
+
     def _run_one(self) -> bool:
-        """Run a job. Returns whether there was one."""
+        """Run a job. Returns whether there was one. An interrupt is raised again: a caller's thread is not ours."""
         try:
             job = self._jobs.popleft()
         except IndexError:
             return False
         try:
             job()
-        except BaseException:  # nobody waits for it, and the thread has other jobs
+        except BaseException as exc:
             logger.exception('a background job of a connection pool failed')
+            if not isinstance(exc, Exception):
+                raise
         return True

@@ -9,7 +9,7 @@ import pytest
 from generic_connection_pool.threading import workers as workers_module
 from generic_connection_pool.threading.workers import Workers
 from support.injection import FEW, Injection, everywhere
-from support.threads import PATIENCE, Gate, start, wait_for, wait_until
+from support.threads import PATIENCE, Gate, raising, start, wait_for, wait_until
 
 NAME = 'gcp-disposer'
 
@@ -130,6 +130,30 @@ def test_where_no_thread_can_be_started_the_job_runs_here_and_now(monkeypatch: p
     submit()
     assert order == ['inner', 'outer', thread]
     assert len(workers._vacancies) == workers_module.LARGEST_CREW
+
+
+@pytest.mark.parametrize('interrupt', [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_an_interrupt_of_a_job_that_runs_here_and_now_is_the_callers(
+    monkeypatch: pytest.MonkeyPatch, interrupt: Any
+) -> None:
+    no_threads(monkeypatch)
+    workers = Workers(NAME)
+    with pytest.raises(interrupt):
+        workers.submit(raising(interrupt()))
+    workers.submit(raising(ValueError('logged')))
+
+
+def test_an_interrupt_of_a_job_does_not_end_the_thread_that_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, 'LARGEST_CREW', 1)
+    workers = Workers(NAME)
+    gate = Gate()
+    done: List[str] = []
+    workers.submit(gate)
+    wait_for(gate.reached)
+    workers.submit(raising(KeyboardInterrupt()))
+    workers.submit(lambda: done.append('after'))
+    gate.open.set()
+    wait_until(lambda: done == ['after'])
 
 
 def test_a_finalizer_may_submit_while_its_thread_submits() -> None:
