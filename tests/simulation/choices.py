@@ -39,7 +39,7 @@ class Choices:
         return decision
 
     def chance(self, one_in: int) -> bool:
-        """Decide on whether something happens that happens once in ``one_in`` times; by a script of zeros it does not."""
+        """Decide on whether something happens that happens once in ``one_in`` times; a script of zeros says no."""
         return self.below(one_in) == one_in - 1
 
     def pick(self, sequence: Sequence[T]) -> T:

@@ -8,7 +8,7 @@ Without ``--core``, half of the time goes to each core that is installed. A fail
 
 import argparse
 import collections
-import importlib
+import importlib.util
 import os
 import pathlib
 import random
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import traceback
-from typing import Any, Counter, List, Optional, Tuple
+from typing import Any, Counter, List, Tuple, Union
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -42,12 +42,12 @@ def main() -> int:
     parser.add_argument('--seed', type=int, default=None, help='the first seed; one is made up if it is not given')
     parser.add_argument('--core', choices=CORES, default=None)
     options = parser.parse_args()
+    make_importable()
     seed = random.SystemRandom().randrange(10**9) if options.seed is None else options.seed
     flavours = FLAVOURS if options.flavour == 'all' else (options.flavour,)
     cores = installed_cores() if options.core is None else (options.core,)
     seconds = options.seconds / (len(flavours) * len(cores))
     if len(flavours) * len(cores) == 1:
-        make_importable()
         os.environ['GENERIC_CONNECTION_POOL_PURE'] = str(int(cores[0] == 'python'))
         return soak(flavours[0], cores[0], seed, seconds)
     status = 0
@@ -59,18 +59,7 @@ def main() -> int:
 
 
 def installed_cores() -> Tuple[str, ...]:
-    make_importable()
-    from generic_connection_pool import _core
-
-    return CORES if _core._use_compiled() or can_import_compiled() else ('python',)
-
-
-def can_import_compiled() -> bool:
-    try:
-        importlib.import_module('_cpool.core')
-    except ImportError:
-        return False
-    return True
+    return CORES if importlib.util.find_spec('_cpool.core') is not None else ('python',)
 
 
 def soak(flavour: str, core: str, seed: int, seconds: float) -> int:
@@ -85,33 +74,33 @@ def soak(flavour: str, core: str, seed: int, seconds: float) -> int:
     print(f'{flavour}, {core} core, Python {sys.version.split()[0]}: from seed {seed}', flush=True)
     for recorded in recorded_runs(flavour):
         choices = recorded.choices()
-        if attempt(world, choices) is not None:
+        if isinstance(attempt(world, choices), Exception):
             return report(world, core, choices)
     tally: Counter[str] = collections.Counter()
     steps = runs = 0
     started, used = time.monotonic(), time.process_time()
     while time.monotonic() < started + seconds:
         choices = Choices(seed + runs)
-        try:
-            steps += world.run(choices)
-        except Exception:
+        outcome = attempt(world, choices)
+        if isinstance(outcome, Exception):
             return report(world, core, choices)
+        steps += outcome
         runs += 1
         tally.update(choices.tally)
     elapsed, used = time.monotonic() - started, time.process_time() - used
-    print(f'  {runs} runs, {steps} steps in {elapsed:.1f} s ({used:.1f} s of processor time): '
-          f'{60 * steps / elapsed:,.0f} steps a minute')  # fmt: skip
+    rate, pure_rate = 60 * steps / elapsed, 60 * steps / max(used, 1e-9)
+    print(f'  {runs} runs, {steps} steps in {elapsed:.1f} s, of which {used:.1f} s on a processor')
+    print(f'  {rate:,.0f} steps a minute, {pure_rate:,.0f} a minute of processor time')
     print('  ' + ', '.join(f'{what} {count}' for what, count in sorted(tally.items())), flush=True)
     return 0
 
 
-def attempt(world: Any, choices: Any) -> Optional[Exception]:
-    """Make a run. Returns what went wrong."""
+def attempt(world: Any, choices: Any) -> Union[int, Exception]:
+    """Make a run. Returns its steps, or what went wrong."""
     try:
-        world.run(choices)
+        return int(world.run(choices))
     except Exception as exc:
         return exc
-    return None
 
 
 def signature(exc: Exception) -> Tuple[str, str]:
@@ -127,16 +116,16 @@ def report(world: Any, core: str, failed: Any) -> int:
     print(f'FAILED with seed {failed.seed}, {core} core; {len(failed.made)} decisions', flush=True)
     again = Choices(0, failed.made)
     error = attempt(world, again)
-    if error is None or again.made != failed.made:
-        print('  and it does not replay exactly, which is a defect of the simulation: there is chance that it does not know')
-        if error is None:
+    if not isinstance(error, Exception) or again.made != failed.made:
+        print('  and it does not replay exactly: a defect of the simulation, there is chance that it does not know of')
+        if not isinstance(error, Exception):
             return 1
     traceback.print_exception(type(error), error, error.__traceback__)
     wanted = signature(error)
 
     def fails(script: List[int]) -> bool:
         found = attempt(world, Choices(0, script))
-        return found is not None and signature(found) == wanted
+        return isinstance(found, Exception) and signature(found) == wanted
 
     script = shrink(fails, failed.made, SHRINKING)
     shown = Choices(0, script)

@@ -1,0 +1,67 @@
+"""Steps between any two lines of the library's own Python code."""
+
+import pathlib
+import sys
+from types import CodeType, FrameType
+from typing import Any, Callable, Dict, Optional
+
+import generic_connection_pool
+from simulation.stage import Stage
+
+__all__ = ('LineTracer',)
+
+PACKAGE = pathlib.Path(generic_connection_pool.__file__).parent
+CORE = str(PACKAGE / '_pycore')
+FACADE = str(PACKAGE / 'threading' / 'pool.py')
+#: the rest of what the threads pool is made of
+OTHERS = (str(PACKAGE / 'threading'), str(PACKAGE / 'common.py'))
+
+Local = Optional[Callable[..., Any]]
+
+
+class LineTracer:
+    """A trace function that has a stage step before each line.
+
+    In the pool of the facade, an interrupt may come there too. Not in the pure core, whose own code is not safe from
+    them, nor on the threads of workers and collectors, which get no signals.
+    """
+
+    def __init__(self, stage: Stage):
+        self.stage = stage
+        self._kinds: Dict[CodeType, Local] = {}
+
+    def __call__(self, frame: FrameType, event: str, arg: object) -> Local:
+        if self.stage.inspecting:
+            return None
+        try:
+            return self._kinds[frame.f_code]
+        except KeyError:
+            name = frame.f_code.co_filename
+            kind: Local = None
+            if name == FACADE:
+                kind = self.step_or_burn
+            elif name.startswith((CORE, *OTHERS)):
+                kind = self.step
+            self._kinds[frame.f_code] = kind
+            return kind
+
+    def renew(self) -> None:
+        """Trace again: the interpreter stops tracing a thread when its trace function has raised."""
+        sys.settrace(self)
+
+    def step(self, frame: FrameType, event: str, arg: object) -> Local:
+        if event == 'line':
+            stage = self.stage
+            stage.step('' if stage.choices.trace is None else _place(frame))
+        return self.step
+
+    def step_or_burn(self, frame: FrameType, event: str, arg: object) -> Local:
+        if event == 'line':
+            stage = self.stage
+            stage.step('' if stage.choices.trace is None else _place(frame))
+            stage.burn('between two lines')
+        return self.step_or_burn
+
+
+def _place(frame: FrameType) -> str:
+    return f'{frame.f_code.co_name}, line {frame.f_lineno} of {pathlib.Path(frame.f_code.co_filename).name}'
