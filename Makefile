@@ -6,7 +6,7 @@ PYTHONS ?=
 # for how long each part of a soak runs, for each core
 SECONDS ?= 600
 
-.PHONY: help demo test typecheck lint soak flat sanitize bench build clean
+.PHONY: help demo test typecheck lint soak flat sanitize coverage hazards mutation bench build clean
 
 help:
 	@echo 'make demo                    install the package into .venv/demo and run examples/demo.py'
@@ -16,6 +16,9 @@ help:
 	@echo '                             then each interleaving of the exhaustive tests by itself'
 	@echo 'make flat                    look for leaks: each kind of operation a million times'
 	@echo 'make sanitize [PYTHON_TSAN=] run the suite with sanitizers: of threads, too, if a Python built for it is named'
+	@echo 'make coverage [COVERAGE=]    measure what the suite runs: branches of the Python code, lines of the compiled core'
+	@echo 'make hazards                 put each known hazard back into the code: does the suite notice?'
+	@echo 'make mutation [MUTATION=]    change the pure core in some 2,000 ways: does the suite notice?'
 	@echo 'make bench [BENCH=--quick]   measure what the library has to reach, in comparison with release 0.8.1'
 	@echo 'make build                   build the sdist and a wheel into dist/'
 	@echo 'make clean                   remove everything that was made'
@@ -44,6 +47,25 @@ flat:
 sanitize: export PYTHON_TSAN := $(PYTHON_TSAN)
 sanitize:
 	setarch -R $(PYTHON) tests/sanitize.py $(SANITIZE)
+
+# What these three test are copies of the checkout, which they make, and build, themselves. COVERAGE and MUTATION are
+# arguments for them.
+.venv/%/installed: pyproject.toml
+	$(PYTHON) -m venv .venv/$*
+	rm -rf build
+	GENERIC_CONNECTION_POOL_PURE=1 \
+		.venv/$*/bin/python -m pip install --quiet --disable-pip-version-check '.[$*]'
+	.venv/$*/bin/python -m pip uninstall --quiet --yes generic-connection-pool
+	touch $@
+
+coverage: .venv/coverage/installed
+	.venv/coverage/bin/python tests/coverage/measure.py --work .venv/coverage-work $(COVERAGE)
+
+hazards: .venv/coverage/installed
+	.venv/coverage/bin/python tests/hazards/put_back.py --table docs/hazards-put-back.md
+
+mutation: .venv/mutation/installed
+	nice .venv/mutation/bin/python tests/mutation/run.py --work .venv/mutation-work $(MUTATION)
 
 # With release 0.8.1, which needs an environment of its own, as the rival. BENCH is for run.py: see benchmarks/README.md.
 bench:

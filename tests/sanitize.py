@@ -37,7 +37,7 @@ TESTS = ROOT / 'tests'
 #: what ThreadSanitizer runs: everything with threads that needs no server
 THREADED = ('core', 'pool/threading', 'pool/test_threading_shared_lock.py', 'stress')
 #: how often the stages run to find leaks: of what leaks each time, the second run leaks more
-FEW, OFTEN = 40, 400
+FEW, OFTEN = 200, 2000
 #: personality flag of a process whose addresses are not random
 ADDR_NO_RANDOMIZE = 0x0040000
 

@@ -75,9 +75,9 @@ def main() -> int:
             count = arguments.count // share
             began = time.monotonic()
             if runtime == 'threads':
-                series = run_in_threads(stage, count // ROUNDS)
+                series = run_in_threads(stage, max(count // ROUNDS, 1))
             else:
-                series = asyncio.run(run_in_tasks(stage, count // ROUNDS))
+                series = asyncio.run(run_in_tasks(stage, max(count // ROUNDS, 1)))
             leaks = tell(runtime, name, count, series, time.monotonic() - began)
             failed |= name not in leaks if arguments.self_test else bool(leaks)
     return int(failed and not arguments.report_only)
