@@ -5,7 +5,7 @@ import threading
 from _thread import allocate_lock
 from typing import Any, Callable, List, Optional
 
-__all__ = ('Hand', 'hire')
+__all__ = ('Hand', 'dismiss', 'hire')
 
 _free: List['Hand'] = []
 
@@ -15,6 +15,14 @@ def hire() -> 'Hand':
     return _free.pop() if _free else Hand()
 
 
+def dismiss() -> None:
+    """End the threads that are free."""
+    while _free:
+        hand = _free.pop()
+        hand.baton.release()
+        hand.thread.join()
+
+
 class Hand:
     """One thread."""
 
@@ -22,13 +30,15 @@ class Hand:
         self.baton = allocate_lock()
         self.baton.acquire()
         self.job: Optional[Callable[[], Any]] = None
-        #: traces the job's frames
+        #: traces the job's frames, if it is not None
         self.tracer: Any = None
-        threading.Thread(target=self._work, name='simulated', daemon=True).start()
+        self.thread = threading.Thread(target=self._work, name='simulated', daemon=True)
+        self.thread.start()
 
     def leave(self) -> None:
         """The job is done, but for the passing of the baton to somebody else."""
-        sys.settrace(None)
+        if self.tracer is not None:
+            sys.settrace(None)
         self.job = None
         _free.append(self)
 
@@ -36,7 +46,9 @@ class Hand:
         while True:
             self.baton.acquire()
             job = self.job
-            assert job is not None
-            sys.settrace(self.tracer)
+            if job is None:
+                return
+            if self.tracer is not None:
+                sys.settrace(self.tracer)
             job()
             del job

@@ -100,6 +100,8 @@ class Stage:
         self.inspect_asleep: Callable[[], None] = _nothing
         #: called when time cannot go on either; returns whether it has changed that
         self.last_resort: Callable[[], bool] = lambda: False
+        #: what else there is to be told of a deadlock
+        self.tell_more: Callable[[], str] = str
         #: the inspection is under way: its own locking is no step
         self.inspecting = False
         #: what each thread traces its frames with
@@ -244,6 +246,11 @@ class Stage:
         self.note(f'is interrupted {what}')
         raise exc
 
+    def look(self) -> None:
+        """Inspect the state that the running strand has brought about, without a step."""
+        if not self.aborting:
+            self._look(self.inspect)
+
     def _look(self, inspect: Callable[[], None]) -> None:
         self.inspecting = True
         try:
@@ -274,7 +281,7 @@ class Stage:
         """Who sleeps."""
         everybody = (self.home, *self.strands)
         asleep = [f'{strand} ({strand.place!r})' for strand in everybody if strand.place is not None]
-        return f'asleep at {self.clock.now:.3f}: {", ".join(asleep)}'
+        return f'asleep at {self.clock.now:.3f}: {", ".join(asleep)}; {self.tell_more()}'
 
     def _pass_to(self, target: Strand) -> None:
         me = self.running
@@ -308,6 +315,8 @@ class Stage:
     def park(self, parker: Any, timeout: Optional[float] = None) -> bool:
         """Parker.park()."""
         me = self.running
+        # how long was reckoned before this step: whoever is late to sleep wakes up in time nevertheless
+        until = None if timeout is None else self.clock.now + timeout
         self.step('waits')
         bound = me.timeout
         if bound is not None and (timeout is None or timeout > max(bound, LAST_GRACE if me.closing else 0.0) + 1e-6):
@@ -322,12 +331,12 @@ class Stage:
         if parker in self._woken:
             self._woken.discard(parker)
             return True
-        if timeout is not None and timeout <= 0.0:
+        if until is not None and until <= self.clock.now:
             return False
         self._sleepers[parker] = me
         if delay is not None:
             self._set_alarm(delay)
-        outcome = self.sleep(parker, timeout)
+        outcome = self.sleep(parker, None if until is None else max(until - self.clock.now, 0.0))
         if delay is not None:
             self.interrupt(f'while it waits ({outcome})')
         return outcome == WOKEN

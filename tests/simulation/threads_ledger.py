@@ -72,6 +72,8 @@ class Ledger:
         self.arrivals = 0
         #: from when on connections may be disposed of while they are in use
         self.force_from = float('inf')
+        #: a close has disposed of what was in use
+        self.forced = False
         self.collector: Optional[Strand] = None
         self._checked = -1
 
@@ -123,6 +125,7 @@ class Ledger:
         self.demand(conn.disposals == 0 or self.is_forced, 'handed out after its disposal', conn)
         self.demand(conn.hook is None or self.is_forced, 'handed out during a hook', conn, conn.hook)
         self.demand(conn.unfit is None, 'handed out though unfit', conn, conn.unfit)
+        self.demand(self.by_line or not self.core.closed, 'handed out by a closed pool', conn)
         if since is not None:
             self.demand(since < conn.born + self.max_lifetime, 'handed out past its lifetime', conn)
             waiting = [other for other in self.requests if other.endpoint == endpoint and other.ticket.state == WAITING]
@@ -208,8 +211,14 @@ class Ledger:
                 count = self.open.get(endpoint, 0) - self.creating.get(endpoint, 0) + granted.count(endpoint)
                 room = count < self.max_size and total < self.total_max_size
                 self.demand(not room, 'waits in vain', request.strand, endpoint)
+        if self.forced:
+            left = [conn for conn in self.conns if conn.user is not None and not conn.disposals]
+            self.demand(not left, 'left open by a forced close', left)
         collector = self.collector
-        if collector is not None and not self.core.closed and self.stage.is_asleep(collector.place):
+        if collector is None or self.core.closed or self.by_line:
+            return
+        self.demand(not collector.done, 'the collector is gone', collector)
+        if self.stage.is_asleep(collector.place):
             since = self.stage.clock.now - self.max_lifetime
             for conn in self.conns:
                 if conn.born < since and conn.user is None and conn.hook is None and not conn.disposals:
@@ -226,6 +235,16 @@ class Ledger:
         self.demand(self.core.total == 0, 'slots lost', self.core.total)
         self.demand(self.core.endpoints() == [], 'endpoints left', self.core.endpoints())
         self.demand(not self.requests, 'books', self.requests)
+
+    def tell(self) -> str:
+        """The state of the pool."""
+        core, endpoints = self.core, sorted(self.open)
+        counts = [(e, core.size(e), core.lent_size(e), core.idle_size(e), core.waiting(e)) for e in endpoints]
+        waiting = [(request.strand, request.endpoint, request.ticket.state) for request in self.requests]
+        return (
+            f'closed {core.closed}, {core.total} slots in use, (endpoint, all, lent, idle, waiting): {counts}, tickets '
+            f'(strand, endpoint, state): {waiting}, open by the manager: {self.open}'
+        )
 
     def demand(self, true: bool, name: str, *what: object) -> None:
         """End the run unless something is true."""

@@ -60,6 +60,7 @@ class Script:
             try:
                 self.acts[act](endpoint, timeout)
             finally:
+                stage.look()  # before the pool goes on with what it has called the hook for
                 me.depth -= 1
                 me.fuse = fuse
                 me.timeout = bound
@@ -143,6 +144,8 @@ class Script:
         me.timeout = timeout
         try:
             self.ledger.pool.close(timeout)
+            if self.ledger.is_forced:
+                self.ledger.forced = True
         finally:
             me.closing -= 1
             me.timeout = None

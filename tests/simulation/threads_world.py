@@ -4,7 +4,7 @@ import contextlib
 import gc
 import logging
 import types
-from typing import Any, Callable, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from generic_connection_pool._core import core_implementation
 from generic_connection_pool.exceptions import (
@@ -28,22 +28,21 @@ TIMEOUTS = (None, 1.0, 0.0, 0.3, 5.0)
 BOUNDS = (0.5, 0.0, 2.0)
 #: how long they hold connections
 HOLDS = (0.2, 1.5, 4.0)
-#: a world in so many is stopped between any two lines of the library
-BY_LINE = 16
 
 LOGGERS = [
     logging.getLogger(f'generic_connection_pool.threading.{module}') for module in ('pool', 'workers', 'collector')
 ]
 
 
-def run(choices: Choices) -> int:
+def run(choices: Choices, tilt: Optional[Dict[str, Any]] = None) -> int:
     """Make a run.
 
     :param choices: what it is like
+    :param tilt: properties of the world that are given: the names are those of :meth:`World.draw`
     :return: the steps made
     :raises AssertionError: the pool did what it must not
     """
-    world = World(choices)
+    world = World(choices, tilt)
     disabled = [logger.disabled for logger in LOGGERS]
     collecting = gc.isenabled()
     gc.disable()  # a finalizer of somebody else's in the midst of a run is chance
@@ -83,45 +82,59 @@ class WatchedPool(ConnectionPool[int, Conn]):
         finally:
             ledger.requests.remove(request)
 
+    def __del__(self) -> None:
+        """A run that has failed leaves it open: no warning."""
+
 
 class World:
     """What takes part in a run.
 
     :param choices: what decides
+    :param tilt: properties that are given, not drawn
     """
 
-    def __init__(self, choices: Choices):
+    def __init__(self, choices: Choices, tilt: Optional[Dict[str, Any]] = None):
         self.choices = choices
-        pick = choices.pick
+        self.tilt = tilt or {}
+        draw = self.draw
         self.clock = Clock()
-        self.stage = Stage(choices, self.clock, stay=pick((4, 1, 16)), haste=pick((0, 1, 4)))
-        self.by_line = choices.chance(BY_LINE)
-        self.endpoints = range(pick((1, 2, 3)))
+        self.stage = Stage(choices, self.clock, stay=draw('stay', 4, 1, 16), haste=draw('haste', 0, 1, 4))
+        #: threads are stopped between any two lines
+        self.by_line: bool = draw('by_line', *[False] * 15, True)
+        self.endpoints = range(draw('endpoints', 1, 2, 3))
         self.limits = {
-            'max_size': pick((1, 2)),
-            'total_max_size': pick((2, 1, 3)),
-            'min_idle': pick((1, 0, 2)),
-            'idle_timeout': pick((60.0, 0.0, 0.5, 5.0)),
-            'max_lifetime': pick((3600.0, 2.0, 0.0)),
-            'acquire_timeout': pick((None, 4.0)),
-            'background_collector': bool(choices.below(2)),
-            'dispose_batch_size': choices.below(2),
-            'dispose_timeout': pick((None, 0.5)),
+            'max_size': draw('max_size', 1, 2),
+            'total_max_size': draw('total_max_size', 2, 1, 3),
+            'min_idle': draw('min_idle', 1, 0, 2),
+            'idle_timeout': draw('idle_timeout', 60.0, 0.0, 0.5, 5.0),
+            'max_lifetime': draw('max_lifetime', 3600.0, 2.0, 0.0),
+            'acquire_timeout': draw('acquire_timeout', None, 4.0),
+            'background_collector': draw('background_collector', False, True),
+            'dispose_batch_size': draw('dispose_batch_size', 0, 1),
+            'dispose_timeout': draw('dispose_timeout', None, 0.5),
         }
+        #: what each user does at the most
+        self.most_acts: int = draw('most_acts', 4, 2, 10)
         #: users may be interrupted
-        self.interrupts = bool(choices.below(2))
+        self.interrupts: bool = draw('interrupts', False, True)
         #: threads cannot always be started
-        self.threads_fail = choices.chance(6)
+        self.threads_fail: bool = draw('threads_fail', False, False, False, True)
         self.ledger = Ledger(self.stage, self.limits, self.by_line)
-        self.script = Script(self.stage, pick((None, 200, 40, 10)), self.ledger, self.endpoints)
-        manager_class = pick((Manager, HookedManager))
-        self.manager = manager_class(self.script, self.ledger, pick((0, 4)), self.limits['dispose_timeout'])
+        self.script = Script(self.stage, draw('calm', None, 60, 25, 8), self.ledger, self.endpoints)
+        manager_class = draw('manager', Manager, HookedManager)
+        self.manager = manager_class(self.script, self.ledger, draw('deaths', 0, 4), self.limits['dispose_timeout'])
         self.pool: Any = None
         self.stage.inspect = self.ledger.inspect
         self.stage.inspect_asleep = self.ledger.inspect_asleep
         self.stage.last_resort = self.script.end_hangs
+        self.stage.tell_more = self.ledger.tell
         if self.by_line:
             self.stage.tracer = LineTracer(self.stage)
+
+    def draw(self, name: str, *options: Any) -> Any:
+        """Decide on a property of the world, unless it is given."""
+        drawn = self.choices.pick(options)
+        return self.tilt.get(name, drawn)
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
@@ -184,9 +197,10 @@ class World:
 
     def use(self) -> None:
         """What a user does."""
-        for _ in range(1 + self.choices.below(4)):
+        acts = (self.block, self.acquire, self.block, self.acquire, self.close, self.cheat)
+        for _ in range(1 + self.choices.below(self.most_acts)):
             self.stage.step('thinks')
-            self.attempt(self.choices.pick((self.block, self.acquire, self.block, self.acquire, self.close, self.cheat)))
+            self.attempt(self.choices.pick(acts))
 
     def attempt(self, act: Callable[[], None]) -> None:
         """Do something, and look at how it fails."""
@@ -298,7 +312,7 @@ class World:
 
     def close(self) -> None:
         """Close the pool, seldom."""
-        if self.choices.chance(3):
+        if self.choices.chance(6):
             self.script.close_pool(self.choices.pick((None, *BOUNDS)))
 
     def cheat(self) -> None:
