@@ -13,7 +13,7 @@ CORES = {'0': 'cython', '1': 'python'}
 # tests that try both cores in one process, or how they are built: once for each interpreter is enough
 BOTH_AT_ONCE = ('core', 'exhaustive', 'packaging', 'stress/test_core_threads.py')
 # tests that have nothing to do with the interpreter
-ONCE = ('exhaustive/test_model.py',)
+ONCE = ('exhaustive/test_model.py', 'running')
 
 WHICH_CORE = """
 import sys, sysconfig, generic_connection_pool as package
