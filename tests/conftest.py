@@ -1,11 +1,19 @@
-"""What holds for all tests: the header tells what is tested, and an interpreter without the GIL stays without it."""
+"""What holds for all tests: the header tells what is tested, and an interpreter without the GIL stays without it.
+And what it takes long to make, once for all.
+"""
 
+import contextlib
+import pathlib
+import shutil
 import sys
 import sysconfig
-from typing import List
+import tempfile
+from typing import Iterator, List
 
 import pytest
 from generic_connection_pool import core_implementation
+from support.certificates import Certificates
+from support.postgres import PostgresServer, postgres_server
 
 
 def has_brought_the_lock_back() -> bool:
@@ -27,3 +35,23 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if has_brought_the_lock_back():
         terminalreporter.section('the global interpreter lock is back', red=True)
         terminalreporter.line('so this run says nothing of a free-threaded interpreter')
+
+
+@pytest.fixture(scope='session')
+def certificates() -> Certificates:
+    pytest.importorskip('trustme', exc_type=ImportError)
+    return Certificates()
+
+
+@pytest.fixture(scope='session')
+def postgres() -> Iterator[PostgresServer]:
+    """A server with no sessions of anybody. A test may restart it."""
+    pytest.importorskip('psycopg2', exc_type=ImportError)
+    with contextlib.ExitStack() as stack:
+        parent = pathlib.Path(tempfile.mkdtemp(prefix='gcp-postgres-'))
+        stack.callback(shutil.rmtree, parent)
+        try:
+            server = stack.enter_context(postgres_server(parent / 'data'))
+        except ImportError as exc:
+            pytest.skip(f'no PostgreSQL server to be had: {exc}')
+        yield server

