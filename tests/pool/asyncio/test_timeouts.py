@@ -1,6 +1,7 @@
 """Deadlines: of the wait for a connection, and of the hooks that an acquire runs."""
 
 import asyncio
+import threading
 import time
 from typing import Any, List
 
@@ -260,6 +261,32 @@ async def test_a_timeout_that_fires_when_the_connection_is_there_already_is_no_t
     pool = open_pool(max_size=1)
     conn = await pool.acquire('a')
     assert await (await race(pool, conn, release_first)) is conn
+    await pool.release(conn, 'a')
+
+
+async def test_a_connection_that_another_thread_hands_over_after_the_timer_has_fired_is_delivered(
+    open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hazard 4. The task has been told that its time is over; that it was served comes to its loop too late."""
+    loop = asyncio.get_running_loop()
+    pool = open_pool(max_size=1)
+    conn = await pool.acquire('a')
+    waiter = await queue_up(pool, 'a', GENEROUS)
+    done: List[bool] = []
+
+    def give_back_elsewhere() -> None:
+        thread = threading.Thread(target=lambda: run_step(pool.release(conn, 'a')))
+        thread.start()
+        thread.join()
+        done.append(waiter.done())
+
+    # both timers are due in one pass of the loop, that of the waiter first; its task runs after both of them
+    loop.call_later(2 * GENEROUS, give_back_elsewhere)
+    now = loop.time()
+    with monkeypatch.context() as clock:
+        clock.setattr(loop, 'time', lambda: now + 3 * GENEROUS)
+        assert await waiter is conn
+    assert done == [False]
     await pool.release(conn, 'a')
 
 
