@@ -44,7 +44,11 @@ class Workers:
         """
         self._jobs.append(job)
         if not self._staff():
-            self._run_one()
+            try:
+                self._jobs.remove(job)  # not the first one, which may be somebody else's who was interrupted here
+            except ValueError:  # a thread has taken it
+                return
+            self._run(job)
 
     def forget(self) -> None:
         """For a forked child: drop the jobs that no thread has begun yet. They are the parent's."""
@@ -57,13 +61,15 @@ class Workers:
         except IndexError:  # nobody is idle
             try:
                 self._vacancies.pop()
+                threading.Thread(target=self._work, name=self._name, daemon=True).start()
             except IndexError:  # the crew is complete: the next to be free will look
                 return True
-            try:
-                threading.Thread(target=self._work, name=self._name, daemon=True).start()
             except RuntimeError:  # out of threads, or the interpreter is about to exit
                 self._vacancies.append(None)
                 return False
+            except BaseException:  # an interrupt; if the thread has started, the crew may be larger by one from now on
+                self._vacancies.append(None)
+                raise
         return True
 
     def _work(self) -> None:
@@ -79,26 +85,24 @@ class Workers:
             except ValueError:  # somebody has taken it out and counts on this thread
                 tired = False
         self._vacancies.append(None)
-        if self._jobs:
-            self._staff()
+        while self._jobs and not self._staff():
+            self._has_run_one()
 
     def _has_run_one(self) -> bool:
         """For the threads of the crew: run a job, whatever it raises. Returns whether there was one."""
         try:
-            return self._run_one()
-        except BaseException:  # it has been logged, and the thread has other jobs
-            return True
-
-    def _run_one(self) -> bool:
-        """Run a job. Returns whether there was one. An interrupt is raised again: a caller's thread is not ours."""
-        try:
-            job = self._jobs.popleft()
+            self._run(self._jobs.popleft())
         except IndexError:
             return False
+        except BaseException:  # it has been logged, and the thread has other jobs
+            pass
+        return True
+
+    def _run(self, job: Callable[[], object]) -> None:
+        """Run a job. An interrupt is raised again: a caller's thread is not ours."""
         try:
             job()
         except BaseException as exc:
             logger.exception('a background job of a connection pool failed')
             if not isinstance(exc, Exception):
                 raise
-        return True

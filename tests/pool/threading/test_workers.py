@@ -143,6 +143,24 @@ def test_an_interrupt_of_a_job_that_runs_here_and_now_is_the_callers(
     workers.submit(raising(ValueError('logged')))
 
 
+def test_a_job_that_runs_here_and_now_is_the_one_that_was_submitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one that an interrupt left behind, or the submitted one is left behind in its turn."""
+    no_threads(monkeypatch)
+    workers = Workers(NAME)
+    done: List[str] = []
+    workers._jobs.append(lambda: done.append('left behind'))
+    workers.submit(lambda: done.append('submitted'))
+    assert done == ['submitted']
+
+
+def test_an_interrupt_while_a_thread_is_started_does_not_make_the_crew_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading.Thread, 'start', raising(KeyboardInterrupt()))
+    workers = Workers(NAME)
+    with pytest.raises(KeyboardInterrupt):
+        workers.submit(lambda: None)
+    assert len(workers._vacancies) == workers_module.LARGEST_CREW
+
+
 def test_an_interrupt_of_a_job_does_not_end_the_thread_that_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers_module, 'LARGEST_CREW', 1)
     workers = Workers(NAME)
