@@ -34,6 +34,7 @@ class Hand:
         self.tracer: Any = None
         self.thread = threading.Thread(target=self._work, name='simulated', daemon=True)
         self.thread.start()
+        self.ident = self.thread.ident or 0
 
     def leave(self) -> None:
         """The job is done, but for the passing of the baton to somebody else."""

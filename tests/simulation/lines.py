@@ -1,5 +1,6 @@
 """Steps between any two lines of the library's own Python code."""
 
+import linecache
 import pathlib
 import sys
 from types import CodeType, FrameType
@@ -12,9 +13,7 @@ __all__ = ('LineTracer',)
 
 PACKAGE = pathlib.Path(generic_connection_pool.__file__).parent
 CORE = str(PACKAGE / '_pycore')
-FACADE = str(PACKAGE / 'threading' / 'pool.py')
-#: the rest of what the threads pool is made of
-OTHERS = (str(PACKAGE / 'threading'), str(PACKAGE / 'common.py'))
+FACADE = (str(PACKAGE / 'threading'), str(PACKAGE / 'common.py'))
 
 Local = Optional[Callable[..., Any]]
 
@@ -22,8 +21,8 @@ Local = Optional[Callable[..., Any]]
 class LineTracer:
     """A trace function that has a stage step before each line.
 
-    In the pool of the facade, an interrupt may come there too. Not in the pure core, whose own code is not safe from
-    them, nor on the threads of workers and collectors, which get no signals.
+    In the facade, an interrupt may come there too, if the thread has one to expect. Not in the pure core, whose own
+    code is not safe from them.
     """
 
     def __init__(self, stage: Stage):
@@ -38,9 +37,9 @@ class LineTracer:
         except KeyError:
             name = frame.f_code.co_filename
             kind: Local = None
-            if name == FACADE:
+            if name.startswith(FACADE):
                 kind = self.step_or_burn
-            elif name.startswith((CORE, *OTHERS)):
+            elif name.startswith(CORE):
                 kind = self.step
             self._kinds[frame.f_code] = kind
             return kind
@@ -59,8 +58,14 @@ class LineTracer:
         if event == 'line':
             stage = self.stage
             stage.step('' if stage.choices.trace is None else _place(frame))
-            stage.burn('between two lines')
+            # the interpreter does nothing at this line and looks for no signals there; it is not prepared for exceptions
+            if stage.running.fuse and not _is_try(frame):
+                stage.burn('between two lines')
         return self.step_or_burn
+
+
+def _is_try(frame: FrameType) -> bool:
+    return linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip() == 'try:'
 
 
 def _place(frame: FrameType) -> str:

@@ -1,5 +1,6 @@
 """Defects to be put into the library, each of which a simulation has to find."""
 
+import contextlib
 import importlib
 from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
@@ -145,15 +146,13 @@ def the_collector_dies_of_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def an_interrupt_in_a_job_is_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    run_one = workers.Workers._run_one
+    run = workers.Workers._run
 
-    def swallow(self: Any) -> bool:
-        try:
-            return run_one(self)
-        except BaseException:
-            return True
+    def swallow(self: Any, job: Any) -> None:
+        with contextlib.suppress(BaseException):
+            run(self, job)
 
-    monkeypatch.setattr(workers.Workers, '_run_one', swallow)
+    monkeypatch.setattr(workers.Workers, '_run', swallow)
 
 
 CORE = [

@@ -32,8 +32,7 @@ class _Search:
         """Try everything once. Returns whether something has become simpler and there is time for more."""
         before = list(self.best)
         self.cut_the_end()
-        self.each_chunk(lambda chunk: [])
-        self.each_chunk(lambda chunk: [0] * len(chunk))
+        self.clear_chunks()
         self.lower_each()
         return self.best != before and not self.is_over()
 
@@ -53,14 +52,14 @@ class _Search:
             if not self.try_out(self.best[:keep]):
                 keep += max((len(self.best) - keep) // 2, 1)
 
-    def each_chunk(self, change: Callable[[List[int]], List[int]]) -> None:
+    def clear_chunks(self) -> None:
         size = max(len(self.best) // 2, 1)
         while size and not self.is_over():
             end = len(self.best)
             while end > 0 and not self.is_over():  # from the end: what comes later depends on what comes before
                 start = max(end - size, 0)
-                chunk = self.best[start:end]
-                self.try_out(self.best[:start] + change(chunk) + self.best[end:])
+                before, after = self.best[:start], self.best[end:]
+                self.try_out(before + after) or self.try_out(before + [0] * (end - start) + after)
                 end = min(start, len(self.best))
             size //= 2
 

@@ -24,6 +24,8 @@ FLAVOURS = ('threads', 'asyncio')
 CORES = ('cython', 'python')
 #: seconds that a failure is shrunk for at the most
 SHRINKING = 60.0
+#: lines of its trace that are shown
+LONGEST_TRACE = 400
 
 
 def make_importable() -> None:
@@ -74,8 +76,9 @@ def soak(flavour: str, core: str, seed: int, seconds: float) -> int:
     print(f'{flavour}, {core} core, Python {sys.version.split()[0]}: from seed {seed}', flush=True)
     for recorded in recorded_runs(flavour):
         choices = recorded.choices()
-        if isinstance(attempt(world, choices), Exception):
-            return report(world, core, choices)
+        outcome = attempt(world, choices)
+        if isinstance(outcome, Exception):
+            return report(world, core, choices, outcome)
     tally: Counter[str] = collections.Counter()
     steps = runs = 0
     started, used = time.monotonic(), time.process_time()
@@ -83,7 +86,7 @@ def soak(flavour: str, core: str, seed: int, seconds: float) -> int:
         choices = Choices(seed + runs)
         outcome = attempt(world, choices)
         if isinstance(outcome, Exception):
-            return report(world, core, choices)
+            return report(world, core, choices, outcome)
         steps += outcome
         runs += 1
         tally.update(choices.tally)
@@ -108,7 +111,7 @@ def signature(exc: Exception) -> Tuple[str, str]:
     return type(exc).__name__, str(exc).partition(':')[0]
 
 
-def report(world: Any, core: str, failed: Any) -> int:
+def report(world: Any, core: str, failed: Any, first: Exception) -> int:
     """Replay a run that has failed, shrink it, and print what happens in it. Returns the exit status."""
     from simulation.choices import Choices
     from simulation.shrinking import shrink
@@ -119,8 +122,10 @@ def report(world: Any, core: str, failed: Any) -> int:
     if not isinstance(error, Exception) or again.made != failed.made:
         print('  and it does not replay exactly: a defect of the simulation, there is chance that it does not know of')
         if not isinstance(error, Exception):
-            return 1
+            error = first
     traceback.print_exception(type(error), error, error.__traceback__)
+    if error is first:
+        return 1
     wanted = signature(error)
 
     def fails(script: List[int]) -> bool:
@@ -132,7 +137,9 @@ def report(world: Any, core: str, failed: Any) -> int:
     shown.trace = []
     found = attempt(world, shown)
     print(f'shrunk to {len(script)} decisions; for seeds/: {core} {",".join(map(str, script))}, {found}')
-    print('\n'.join(shown.trace))
+    if len(shown.trace) > LONGEST_TRACE:
+        print(f'... {len(shown.trace) - LONGEST_TRACE} lines ...')
+    print('\n'.join(shown.trace[-LONGEST_TRACE:]))
     print(f'{type(found).__name__}: {found}', flush=True)
     return 1
 

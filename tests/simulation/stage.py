@@ -1,7 +1,7 @@
 """A scheduler for real threads: one runs at a time, and at each step a decision says which goes on."""
 
 import heapq
-from _thread import allocate_lock
+from _thread import allocate_lock, get_ident
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from generic_connection_pool.threading.pool import LAST_GRACE
@@ -29,9 +29,11 @@ class Abort(BaseException):
 class Strand:
     """One thread of a run."""
 
-    def __init__(self, stage: 'Stage', name: str, baton: Any):
+    def __init__(self, stage: 'Stage', name: str, baton: Any, ident: int):
         self.stage = stage
         self.name = name
+        #: that of its thread
+        self.ident = ident
         #: the thread runs when it can acquire this
         self.baton = baton
         self.done = False
@@ -49,6 +51,8 @@ class Strand:
         self.fuse = 0
         #: the exceptions raised in it by the simulation, since somebody emptied this
         self.injected: List[BaseException] = []
+        #: those among them that must reach whoever has called the pool
+        self.to_be_told: List[BaseException] = []
         #: the connections that it has
         self.holds: List[Any] = []
         #: how many others it has got in hooks
@@ -85,7 +89,7 @@ class Stage:
         self.steps = 0
         baton = allocate_lock()
         baton.acquire()
-        self.home = Strand(self, 'main', baton)
+        self.home = Strand(self, 'main', baton, get_ident())
         self.running = self.home
         #: all strands but the first, in the order of their start
         self.strands: List[Strand] = []
@@ -119,7 +123,7 @@ class Stage:
     def start(self, name: str, function: Callable[[], Any]) -> Strand:
         """Have a thread run a function. It cannot go on before the next step."""
         hand = hire()
-        strand = Strand(self, name, hand.baton)
+        strand = Strand(self, name, hand.baton, hand.ident)
         hand.tracer = self.tracer
         hand.job = lambda: self._perform(strand, hand, function)
         self.strands.append(strand)
@@ -242,6 +246,7 @@ class Stage:
         """Raise a KeyboardInterrupt."""
         exc = KeyboardInterrupt(f'{what}')
         self.running.injected.append(exc)
+        self.running.to_be_told.append(exc)
         self.choices.tally['interrupts'] += 1
         self.note(f'is interrupted {what}')
         raise exc
@@ -272,16 +277,15 @@ class Stage:
             else:
                 self._look(self.inspect_asleep)
                 if not self._timers and not self.last_resort():
-                    self.fail(AssertionError(f'deadlock: {self.describe()}'))
+                    self._look(self._report_deadlock)
                 if not self._timers:
                     continue
             self._fire()
 
-    def describe(self) -> str:
-        """Who sleeps."""
+    def _report_deadlock(self) -> None:
         everybody = (self.home, *self.strands)
         asleep = [f'{strand} ({strand.place!r})' for strand in everybody if strand.place is not None]
-        return f'asleep at {self.clock.now:.3f}: {", ".join(asleep)}; {self.tell_more()}'
+        raise AssertionError(f'deadlock: asleep at {self.clock.now:.3f}: {", ".join(asleep)}; {self.tell_more()}')
 
     def _pass_to(self, target: Strand) -> None:
         me = self.running

@@ -12,7 +12,7 @@ __all__ = ('Conn', 'Ledger', 'Request')
 class Conn:
     """A connection of the simulation."""
 
-    __slots__ = ('endpoint', 'number', 'born', 'user', 'hook', 'disposals', 'unfit', 'loans')
+    __slots__ = ('endpoint', 'number', 'born', 'user', 'hook', 'disposals', 'unfit', 'loans', 'reported')
 
     def __init__(self, endpoint: int, number: int, born: float):
         self.endpoint = endpoint
@@ -27,6 +27,8 @@ class Conn:
         #: why nobody may get it any more
         self.unfit: Optional[str] = None
         self.loans = 0
+        #: its death has been reported to the manager
+        self.reported = False
 
     def __repr__(self) -> str:
         return f'{"abcdefgh"[self.endpoint]}{self.number}'
@@ -111,6 +113,7 @@ class Ledger:
         if hook == 'dispose':
             self.demand(conn.disposals == 0, 'disposed of twice', conn)
             conn.disposals += 1
+            self.demand(conn.unfit != 'dead' or conn.reported or self.by_line, 'death not reported', conn)
         else:
             self.demand(conn.disposals == 0 or forced, 'disposed of', hook, conn)
         self.demand(conn.user is None or forced, 'in use', hook, conn, conn.user)
@@ -175,12 +178,20 @@ class Ledger:
                     self.stage.choices.tally['waits'] += 1
                 elif (state == SLOT or state == CONNECTION) and request.state != SLOT:
                     served = [*(served or ()), request]
+                    if state == CONNECTION:
+                        self._check_age(request.ticket.record.conn)
                 request.state = state
         for request in served or ():
             for other in self.requests:
                 waits = other.endpoint == request.endpoint and other.ticket.state == WAITING
                 if waits and not self.by_line and other.arrival < request.arrival:
                     self.demand(False, 'overtaken', other.strand, request.strand)
+
+    def _check_age(self, conn: Conn) -> None:
+        """What was granted just now was not overdue (by the pure core's clock, which it reads before it locks)."""
+        if not self.by_line and not hasattr(self.core, 'mutex'):
+            overdue = self.stage.clock.now >= conn.born + self.max_lifetime
+            self.demand(not overdue, 'granted past its lifetime', conn)
 
     def _check_sleepers(self) -> None:
         """Who has something to do has been woken."""

@@ -158,6 +158,7 @@ class Script:
     def throw(self, exc: BaseException) -> None:
         """Raise an exception, which somebody has to answer for."""
         self.stage.running.injected.append(exc)
+        self.stage.running.to_be_told.append(exc)
         self.choices.tally[type(exc).__name__] += 1
         self.stage.note(f'raises {exc!r}')
         raise exc
@@ -184,6 +185,9 @@ class Manager(BaseConnectionManager[int, Conn]):
         self.dispose_timeout = dispose_timeout
 
     def create(self, endpoint: int, timeout: Optional[float] = None) -> Conn:
+        bound = self.script.stage.running.timeout
+        within = bound is None or (timeout is not None and timeout <= bound + 1e-6)
+        self.ledger.demand(within, 'timeout of create', timeout, bound)
         self.ledger.begin_create(endpoint)
         try:
             self.script.play('creates', endpoint, timeout)
@@ -198,8 +202,13 @@ class Manager(BaseConnectionManager[int, Conn]):
         if self.dispose_timeout is not None:
             within = timeout is not None and timeout <= self.dispose_timeout
             self.ledger.demand(within, 'dispose_timeout', timeout)
+        told = self.script.stage.running.to_be_told
+        before = len(told)
         try:
             self.run('dispose', endpoint, conn, timeout)
+        except Exception:
+            del told[before:]  # the pool logs it
+            raise
         finally:
             self.ledger.disposed(endpoint)
             self.script.stage.note(f'has disposed of {conn}')
@@ -242,7 +251,8 @@ class HookedManager(Manager):
         self.strictly('on_release', endpoint, conn)
 
     def on_connection_dead(self, endpoint: int, conn: Conn) -> None:
-        self.ledger.demand(conn.unfit == 'dead', 'reported dead', conn)
+        self.ledger.demand(conn.unfit == 'dead' and not conn.reported, 'reported dead', conn)
+        conn.reported = True
         self.run('on_connection_dead', endpoint, conn)
 
     def is_reusable(self, endpoint: int, conn: Conn, exc: BaseException) -> bool:

@@ -3,6 +3,8 @@
 import contextlib
 import gc
 import logging
+import sys
+import threading
 import types
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
@@ -119,6 +121,8 @@ class World:
         self.interrupts: bool = draw('interrupts', False, True)
         #: threads cannot always be started
         self.threads_fail: bool = draw('threads_fail', False, False, False, True)
+        #: threads of the workers at the most
+        self.crew: int = draw('crew', 64, 1, 2)
         self.ledger = Ledger(self.stage, self.limits, self.by_line)
         self.script = Script(self.stage, draw('calm', None, 60, 25, 8), self.ledger, self.endpoints)
         manager_class = draw('manager', Manager, HookedManager)
@@ -139,9 +143,13 @@ class World:
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
         """Have the library run on this stage."""
-        threads = types.SimpleNamespace(Thread=self.make_thread)
+        threads = types.SimpleNamespace(
+            Thread=self.make_thread, enumerate=lambda: list(self.stage.strands), get_ident=threading.get_ident
+        )
         with self.clock.in_place(), simulated_parking(self.stage), replaced(
+            ('generic_connection_pool.threading.pool', 'threading', threads),
             ('generic_connection_pool.threading.workers', 'threading', threads),
+            ('generic_connection_pool.threading.workers', 'LARGEST_CREW', self.crew),
             ('generic_connection_pool.threading.collector', 'threading', threads),
         ):
             yield
@@ -205,7 +213,9 @@ class World:
     def attempt(self, act: Callable[[], None]) -> None:
         """Do something, and look at how it fails."""
         me = self.stage.running
+        self.ledger.demand(sys.exc_info()[1] is None, 'left behind', sys.exc_info()[1])
         me.injected.clear()
+        me.to_be_told.clear()
         if self.interrupts:
             me.fuse = self.choices.below(200 if self.by_line else 6)
         if self.by_line:
@@ -221,9 +231,9 @@ class World:
         me.fuse = 0
         demand = self.ledger.demand
         demand(error is None or _is_among(error, me.injected), 'unexpected', error)
-        grave = [exc for exc in me.injected if not isinstance(exc, Exception)]
-        told = any(not isinstance(exc, Exception) for exc in _chain(error))
-        demand(not grave or told, 'swallowed', grave, error)
+        told = list(_chain(error))
+        swallowed = [exc for exc in me.to_be_told if not _is_among(exc, told)]
+        demand(not swallowed, 'swallowed', swallowed, error)
         demand(not me.holds, 'books', me.holds)
 
     def block(self) -> None:
@@ -231,6 +241,7 @@ class World:
         me, endpoint, timeout = self.begin()
         started, tickets = self.clock.now, me.tickets
         conn: Optional[Conn] = None
+        failure: Optional[BaseException] = None
         mine = False
         me.timeout = timeout
         try:
@@ -247,10 +258,11 @@ class World:
             self.refused(exc, timeout, started)
         except ConnectionNotAcquiredError as exc:
             self.ledger.demand(conn is not None and not mine, 'unexpected', exc)
-            if exc.__context__ is not None:  # what the body has raised: the refusal has taken its place
-                raise exc.__context__ from None
+            failure = exc.__context__
         finally:
             me.timeout = None
+        if failure is not None:  # what the body has raised: a refusal has taken its place
+            raise failure
 
     def acquire(self) -> None:
         """Acquire a connection, and release it."""
