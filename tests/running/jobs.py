@@ -6,7 +6,7 @@ import sys
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Callable, Collection, Dict, List, NamedTuple, Optional, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENTS = ROOT / '.venv'
@@ -94,15 +94,22 @@ class Job:
     :param step: its name
     :param work: does it; gets the output to write to
     :param after: the job that has to have ended before
+    :param alone: whether nothing else may run meanwhile, because it measures time
     """
 
     def __init__(
-        self, interpreter: str, step: str, work: Callable[[Output], Counts], after: 'Optional[Job]' = None
+        self,
+        interpreter: str,
+        step: str,
+        work: Callable[[Output], Counts],
+        after: 'Optional[Job]' = None,
+        alone: bool = False,
     ):
         self.interpreter = interpreter
         self.step = step
         self.work = work
         self.after = after
+        self.alone = alone
         self.output = Output(f'{interpreter}-{step}')
         self.row: Optional[Row] = None
 
@@ -116,6 +123,17 @@ class Job:
         return Row(self.interpreter, self.step, counts, time.monotonic() - began)
 
 
+def next_job(waiting: Sequence[Job], running: Collection[Job], at_once: int) -> Optional[Job]:
+    """Return the job that can be begun now. Those that have to be alone wait until nothing else is left to begin."""
+    if len(running) >= at_once or any(job.alone for job in running):
+        return None
+    ready = [job for job in waiting if job.after is None or job.after.row is not None]
+    for job in ready:
+        if not job.alone:
+            return job
+    return ready[0] if ready and not running else None
+
+
 def run_jobs(jobs: Sequence[Job], at_once: int) -> List[Row]:
     """Run jobs in their order, as many at a time as given. After a failure, only those under way are finished.
 
@@ -123,22 +141,23 @@ def run_jobs(jobs: Sequence[Job], at_once: int) -> List[Row]:
     """
     waiting = list(jobs)
     running: 'Dict[Future[Row], Job]' = {}
-    failed = False
     with ThreadPoolExecutor(at_once) as executor:
         while True:
-            ready = [] if failed else [job for job in waiting if job.after is None or job.after.row is not None]
-            for job in ready[: at_once - len(running)]:
+            job = next_job(waiting, running.values(), at_once)
+            while job is not None:
                 waiting.remove(job)
                 say(f'... {job.interpreter}, {job.step}')
                 running[executor.submit(job.perform)] = job
+                job = next_job(waiting, running.values(), at_once)
             if not running:
                 return [job.row for job in jobs if job.row is not None]
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 job = running.pop(future)
                 job.row = future.result()
-                failed = failed or bool(job.row.counts.failed)
                 say(f'\n=== {job.interpreter}, {job.step}: {job.row.seconds:.0f} s')
                 job.output.show()
+                if job.row.counts.failed:
+                    waiting.clear()
 
 
 def report(rows: Sequence[Row]) -> int:

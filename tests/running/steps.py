@@ -31,18 +31,20 @@ class Script(NamedTuple):
     :param command: its path under ``tests/``, and its arguments, in which ``{core}`` and ``{seconds}`` are filled in
     :param seconds: for how long it usually runs, if it does not run to an end
     :param usual: whether it is run unless it is left out
+    :param alone: whether nothing else may run meanwhile
     """
 
     command: Tuple[str, ...]
     seconds: int = 0
     usual: bool = True
+    alone: bool = False
 
 
 SCRIPTS = {
     'simulation': Script(
         ('simulation/soak.py', '--flavour', 'all', '--core', '{core}', '--seconds', '{seconds}'), seconds=120
     ),
-    'chaos': Script(('chaos/run.py', '--core', '{core}', '--seconds', '{seconds}'), seconds=60),
+    'chaos': Script(('chaos/run.py', '--core', '{core}', '--seconds', '{seconds}'), seconds=30, alone=True),
     'flat': Script(('stress/flat',), usual=False),
 }
 
@@ -157,7 +159,8 @@ def script_jobs(name: str, environment: Environment, prepared: Job, seconds: Opt
     script = SCRIPTS[name]
     for pure, core in CORES.items():
         command = [part.format(core=core, seconds=seconds or script.seconds) for part in script.command]
-        yield Job(prepared.interpreter, f'{name}, {core} core', _running(environment, pure, command), prepared)
+        work = _running(environment, pure, command)
+        yield Job(prepared.interpreter, f'{name}, {core} core', work, prepared, script.alone)
 
 
 def _running(environment: Environment, pure: str, command: List[str]) -> Callable[[Output], Counts]:

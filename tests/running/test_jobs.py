@@ -61,6 +61,27 @@ def test_no_more_jobs_than_allowed_run_side_by_side() -> None:
     assert most == 1
 
 
+def test_a_job_that_has_to_be_alone_comes_last_and_has_no_company() -> None:
+    log: List[str] = []
+    running: List[str] = []
+
+    def named(name: str) -> Callable[[Output], Counts]:
+        def work(output: Output) -> Counts:
+            running.append(name)
+            log.append('+'.join(sorted(running)) if name.startswith('alone') else name)
+            together.wait(PATIENCE) if name.startswith('pair') else None
+            running.remove(name)
+            return Counts(passed=1)
+
+        return work
+
+    together = threading.Barrier(2)
+    todo = [Job('3.x', name, named(name), alone=name.startswith('alone')) for name in ('alone 1', 'alone 2')]
+    run_jobs([*todo, Job('3.x', 'pair 1', named('pair 1')), Job('3.x', 'pair 2', named('pair 2'))], 2)
+    assert sorted(log[:2]) == ['pair 1', 'pair 2']
+    assert log[2:] == ['alone 1', 'alone 2']
+
+
 def test_a_job_begins_when_the_one_it_depends_on_has_ended() -> None:
     log: List[str] = []
     go_on = threading.Event()
