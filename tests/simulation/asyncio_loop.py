@@ -2,12 +2,17 @@
 
 import asyncio
 import collections
+import contextlib
 import heapq
 import itertools
 from asyncio import _set_running_loop
-from typing import Any, Callable, Deque, Dict, List, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple
 
 __all__ = ('SteppedLoop',)
+
+
+#: tasks after which those that have ended are forgotten
+MANY = 100
 
 
 class SteppedLoop(asyncio.AbstractEventLoop):
@@ -29,6 +34,8 @@ class SteppedLoop(asyncio.AbstractEventLoop):
         self.steps = 0
         #: what was reported by the exception handler: callbacks that failed, exceptions that nobody has looked at
         self.reports: List[Dict[str, Any]] = []
+        #: those that were unfinished when they were last looked through, and all since
+        self.tasks: List['asyncio.Task[Any]'] = []
         self._ready: Deque[Tuple[int, asyncio.Handle]] = collections.deque()
         self._timers: List[Tuple[float, int, asyncio.TimerHandle]] = []
         self._numbers = itertools.count()
@@ -86,6 +93,15 @@ class SteppedLoop(asyncio.AbstractEventLoop):
         handle._run()
         return True
 
+    @contextlib.contextmanager
+    def ahead_of_others(self) -> Iterator[None]:
+        """Within the block only what it has scheduled itself is run; the rest of that comes after all others."""
+        others, self._ready = self._ready, collections.deque()
+        try:
+            yield
+        finally:
+            self._ready = others + self._ready
+
     def new_cause(self) -> None:
         """Whatever is scheduled from now on has nothing to do with what was before."""
         self._cause += 1
@@ -137,7 +153,11 @@ class SteppedLoop(asyncio.AbstractEventLoop):
     def create_task(self, coro: Any, **options: Any) -> 'asyncio.Task[Any]':
         if self._closed:
             raise RuntimeError('Event loop is closed')
-        return asyncio.Task(coro, loop=self, **options)
+        task = asyncio.Task(coro, loop=self, **options)
+        if len(self.tasks) > MANY:
+            self.tasks = [other for other in self.tasks if not other.done()]
+        self.tasks.append(task)
+        return task
 
     def call_exception_handler(self, context: Dict[str, Any]) -> None:
         self.reports.append(context)
