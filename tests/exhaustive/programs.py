@@ -4,7 +4,7 @@ Each program is a generator. It stops before each operation of the core and yiel
 time, otherwise a function that tells. So a run of several programs is determined by whose turn it is at each step.
 """
 
-from typing import Any, Callable, Generator, Optional
+from typing import Any, Callable, Generator, List, Optional
 
 from exhaustive.account import CLOSED, CONNECTION, SLOT, WAITING, Account, Conn, Party
 
@@ -27,7 +27,7 @@ class Thread(Party):
         self.begun = False
         self.done = False
         #: connections that are somebody else's task to dispose of
-        self.bin: list[Any] = []
+        self.bin: List[Any] = []
         #: what it saw when it last looked at its ticket
         self.seen = 0
 
@@ -268,7 +268,7 @@ class Thread(Party):
         return True
 
     def sleep_until_due(self) -> Steps:
-        """Sleep until something may be due: until its time has come, or the alarm wakes. Returns at once if that is now."""
+        """Sleep until something may be due: until its time has come, or the alarm wakes."""
         account = self.account
         yield None
         self.new_ticket()

@@ -73,8 +73,8 @@ def inside(run: 'Run') -> Hashable:
 
 def run_ticket(run: 'Run', conn: Conn) -> Any:
     """The ticket of whoever has just created a connection for a closed pool."""
-    tickets = [thread.ticket for thread in run.threads if thread.ticket is not None and thread.ticket.record is not None]
-    return next(ticket for ticket in tickets if ticket.record.conn is conn)
+    tickets = [thread.ticket for thread in run.threads if thread.ticket is not None]
+    return next(ticket for ticket in tickets if ticket.record is not None and ticket.record.conn is conn)
 
 
 def inside_of(endpoint: Any, waiting: Dict[int, str]) -> Hashable:

@@ -12,8 +12,8 @@ from support.core_twins import CYTHON, PYTHON, Twin, compiled_core_is_missing
 
 #: set to 1, it has each interleaving of each case run one by one, with both cores (for some minutes)
 EVERYTHING = os.environ.get('TEST_EACH_INTERLEAVING') == '1'
-#: without it, only the cases with no more interleavings than this are, with the compiled core. (Going through all states
-#: covers all interleavings, but takes it that what is inside the pure core tells one state from another.)
+#: without it, only the cases with no more interleavings than this are, with the compiled core. (Going through all
+#: states covers all interleavings, but takes it that what is inside the pure core tells one state from another.)
 FEW = 1500
 TWINS = [PYTHON] if compiled_core_is_missing() else [CYTHON, PYTHON]
 
@@ -32,8 +32,9 @@ ONE_BY_ONE = [
 
 #: what only tells how things are
 QUESTIONS = {
-    'check_invariants', 'closed', 'drained', 'due', 'endpoints', 'find', 'forced', 'holders', 'idle_size', 'idle_timeout',
-    'lent_size', 'max_lifetime', 'max_size', 'min_idle', 'mutex', 'size', 'total', 'total_max_size', 'waiting',
+    'check_invariants', 'closed', 'drained', 'due', 'endpoints', 'find', 'forced', 'holders', 'idle_size',
+    'idle_timeout', 'lent_size', 'max_lifetime', 'max_size', 'min_idle', 'mutex', 'size', 'total',
+    'total_max_size', 'waiting',
 }  # fmt: skip
 #: after a fork there is one thread, and nothing to be interleaved
 ELSEWHERE = {'disown'}
