@@ -17,6 +17,7 @@ DIRECTIVES = {
     'cdivision': True,
     'auto_pickle': False,  # the classes hold locks and pointers; they refuse to be pickled either way
     'autotestdict': False,
+    'freethreading_compatible': True,  # what holds without a GIL is said in _cpool/stripes.pxd
     'binding': True,  # so that inspect.signature() works on compiled methods, for stubtest and for users
 }
 

@@ -314,7 +314,8 @@ set_slots(<PyTypeObject *>AsyncLease, send_operation)
 
 
 cdef class AsyncPool:
-    """What an asyncio pool does while nothing has to be awaited. The facade adds ``_acquire`` and ``_finish``."""
+    """What an asyncio pool does while nothing has to be awaited. The facade adds ``_acquire``,
+    ``_finish`` and ``_is_inherited``."""
 
     @classmethod
     def __class_getitem__(cls, item):
@@ -336,6 +337,15 @@ cdef class AsyncPool:
         self._plain_release = plain_release
         self._plain_failure = plain_failure
         self._collects = collects
+
+    def _renew(self, Core core not None):
+        """For a forked child: go on with another core, and with whatever event loop uses the pool next.
+
+        :param core: an empty core
+        """
+        self.core = core
+        self.loop = None
+        self.marker = None
 
     def connection(self, endpoint, timeout=None):
         """Hold a connection for an ``async with`` block.
@@ -431,7 +441,7 @@ cdef class AsyncPool:
         return DO_COLLECT if self._collects and self.core.due(now) else DO_NOTHING
 
     cdef int refuse(self, object conn, object endpoint) except -1:
-        if not self.core.s.forced:
+        if not self.core.forced and not self._is_inherited(conn):
             # the package imports this module
             from generic_connection_pool.exceptions import ConnectionNotAcquiredError
 

@@ -21,7 +21,7 @@ cdef class Core(Store):
     cpdef bint take_back(self, Record record, uint64_t loan) except -1
     cpdef bint give_back(self, Record record, double now) except -1
     cpdef bint discard(self, Record record) except -1
-    cdef bint _refuse_unless_forced(self) except -1
+    cdef bint _refuse_unless_forced(self, Record record) except -1
     cpdef disposed(self, Record record, Ticket ticket=*)
     cpdef bint due(self, double now)
     cpdef Record next_due(self, double now)

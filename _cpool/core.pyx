@@ -8,17 +8,20 @@ from cpython.ref cimport PyObject
 from libc.math cimport INFINITY
 from libc.stdint cimport uint64_t
 
+from _cpool.atomics cimport load_int, store_int
 from _cpool.deque cimport idle_first, idle_next, idle_remove
 from _cpool.heap cimport heap_reserve
 from _cpool.lock cimport clock_floor, clock_now, decref, decref_alive, incref, mutex_lock, mutex_unlock
 from _cpool.policy cimport (
-    doom, doom_nearest, drop_unused, end_duty, end_loan, free_slot, lend, note_woken, promise, restore, seek, settle,
+    doom, doom_nearest, drop_unused, end_duty, end_loan, free_slot, is_calm, lend, note_woken, promise, restore, seek,
+    settle,
 )
+from _cpool.stripes cimport STRIPES, hold_all, release, release_all, stripe_of, stripe_t
 from _cpool.structs cimport (
-    S_DISPOSING, S_GONE, S_LENT, S_RETURNING, T_CLOSED, T_CONNECTION, T_NOTHING, T_SLOT, T_WAITING,
+    S_DISPOSING, S_GONE, S_INHERITED, S_LENT, S_RETURNING, T_CLOSED, T_CONNECTION, T_NOTHING, T_SLOT, T_WAITING,
     aftermath_t, endpoint_t, record_t, ticket_t,
 )
-from _cpool.table cimport lent_reserve
+from _cpool.table cimport lent_reserve, outdate_lent
 from _cpool.waiters cimport leave_ring, queue_push, queue_remove
 
 __all__ = ('Core',)
@@ -42,21 +45,23 @@ cdef class Core(Store):
         """
         cdef endpoint_t *endpoint
         cdef record_t *record = NULL
-        self._locate(key, False, &endpoint)
+        cdef stripe_t *stripe = self._locate_alone(key, &endpoint)
         if endpoint != NULL and not self.s.closed:
             record = idle_first(endpoint, now)
             if record != NULL:
                 idle_remove(endpoint, record)
                 lend(&self.s, record, holder)
                 incref(record.owner)
-        mutex_unlock(&self.mutex)
+        mutex_unlock(&stripe.mutex)
         return own(record)
 
     cdef Record lend_idle(self, object key, unsigned long holder):
         # take() by the clock, which is read only as exactly as the connection's deadline demands
         cdef endpoint_t *endpoint
         cdef record_t *record = NULL
-        self._locate(key, False, &endpoint)
+        cdef Py_hash_t key_hash = hash(key)
+        cdef stripe_t *stripe = &self.s.stripes[stripe_of(key_hash)]
+        self._search(key, key_hash, stripe, False, &endpoint)
         if endpoint != NULL and not self.s.closed:
             record = idle_next(endpoint)
             if record != NULL and record.deadline - clock_floor() <= COARSE_MARGIN:
@@ -65,7 +70,7 @@ cdef class Core(Store):
                 idle_remove(endpoint, record)
                 lend(&self.s, record, holder)
                 incref(record.owner)
-        mutex_unlock(&self.mutex)
+        mutex_unlock(&stripe.mutex)
         return own(record)
 
     cpdef request(self, Ticket ticket, object key, double now):
@@ -84,7 +89,7 @@ cdef class Core(Store):
         ticket.c.order = self.s.arrivals
         seek(&self.s, &ticket.c, endpoint, now, &after)
         drop_unused(&self.s, endpoint, &after)
-        mutex_unlock(&self.mutex)
+        release_all(self.s.stripes)
         self._conclude(&after)
 
     def replace(self, Ticket ticket not None, double now):
@@ -98,10 +103,10 @@ cdef class Core(Store):
         cdef aftermath_t after = aftermath_t(NULL, NULL, NULL)
         cdef record_t *record
         cdef endpoint_t *endpoint
-        mutex_lock(&self.mutex)
+        hold_all(self.s.stripes)
         record = ticket.c.record
         if ticket.c.state != T_CONNECTION or record == NULL or ticket.c.victim != NULL:
-            mutex_unlock(&self.mutex)
+            release_all(self.s.stripes)
             raise RuntimeError('the ticket holds no connection, or has a victim already')
         ticket.c.record = NULL
         if record.state != S_LENT:  # closed by force meanwhile
@@ -113,7 +118,7 @@ cdef class Core(Store):
             ticket.c.victim = record
             ticket.c.on_duty = True
             seek(&self.s, &ticket.c, endpoint, now, &after)
-        mutex_unlock(&self.mutex)
+        release_all(self.s.stripes)
         decref(record.owner)  # the ticket's reference
         self._conclude(&after)
 
@@ -124,9 +129,9 @@ cdef class Core(Store):
         """
         cdef aftermath_t after = aftermath_t(NULL, NULL, NULL)
         cdef endpoint_t *endpoint
-        mutex_lock(&self.mutex)
+        hold_all(self.s.stripes)
         if ticket.c.state != T_WAITING:
-            mutex_unlock(&self.mutex)
+            release_all(self.s.stripes)
             return False
         endpoint = ticket.c.endpoint
         ticket.c.state = T_NOTHING
@@ -135,18 +140,18 @@ cdef class Core(Store):
         decref_alive(ticket.c.owner)  # the queue's reference; the caller has its own
         settle(&self.s, endpoint, &after)
         drop_unused(&self.s, endpoint, &after)
-        mutex_unlock(&self.mutex)
+        release_all(self.s.stripes)
         self._conclude(&after)
         return True
 
     def rest(self, Ticket ticket not None):
         """The ticket's owner has had its victim taken care of elsewhere, and may be given another."""
         cdef aftermath_t after = aftermath_t(NULL, NULL, NULL)
-        mutex_lock(&self.mutex)
+        hold_all(self.s.stripes)
         end_duty(&ticket.c)
         if ticket.c.state == T_WAITING:
             settle(&self.s, ticket.c.endpoint, &after)
-        mutex_unlock(&self.mutex)
+        release_all(self.s.stripes)
         self._conclude(&after)
 
     # -- creating
@@ -158,6 +163,7 @@ cdef class Core(Store):
             the ticket's record
         """
         cdef endpoint_t *endpoint
+        cdef stripe_t *stripe
         cdef Record record
         if ticket is None:
             raise TypeError('a Ticket is required, not None')
@@ -165,12 +171,17 @@ cdef class Core(Store):
         if ticket.c.state != T_SLOT:
             raise RuntimeError('the ticket holds no slot')
         record = Record(conn, <object>endpoint.key, now, now + self.s.max_lifetime)
-        mutex_lock(&self.mutex)
+        self.records.add(record)
+        hold_all(self.s.stripes)
+        stripe = &self.s.stripes[stripe_of(endpoint.hash)]
         if (heap_reserve(&self.s.heap, self.s.records + 1) < 0
-                or lent_reserve(&self.s.lent, self.s.records + 1) < 0):
-            mutex_unlock(&self.mutex)
+                or lent_reserve(&stripe.lent, stripe.records + 1) < 0):
+            release_all(self.s.stripes)
+            self.records.discard(record)
             raise MemoryError('no memory for another connection')
         self.s.records += 1
+        stripe.records += 1
+        record.c.stripe = stripe_of(endpoint.hash)
         record.c.endpoint = endpoint
         incref(record.c.owner)  # the core's reference
         incref(record.c.owner)  # the ticket's
@@ -182,33 +193,33 @@ cdef class Core(Store):
             endpoint.reserved -= 1
             lend(&self.s, &record.c, ticket.c.holder)
             ticket.c.state = T_CONNECTION
-        mutex_unlock(&self.mutex)
+        release_all(self.s.stripes)
         return ticket.c.state == T_CONNECTION
 
     def fail(self, Ticket ticket not None):
         """Give up the slot that a ticket holds: no connection could be created."""
         cdef aftermath_t after = aftermath_t(NULL, NULL, NULL)
-        mutex_lock(&self.mutex)
+        hold_all(self.s.stripes)
         if ticket.c.state != T_SLOT:
-            mutex_unlock(&self.mutex)
+            release_all(self.s.stripes)
             raise RuntimeError('the ticket holds no slot')
         ticket.c.state = T_NOTHING
         free_slot(&self.s, ticket.c.endpoint, NULL, &after)
         ticket.c.endpoint = NULL
-        mutex_unlock(&self.mutex)
+        release_all(self.s.stripes)
         self._conclude(&after)
 
     def transfer(self, Ticket ticket not None, Ticket heir not None):
         """Pass the slot that a ticket holds to a ticket that holds nothing."""
-        mutex_lock(&self.mutex)
+        hold_all(self.s.stripes)
         if ticket.c.state != T_SLOT:
-            mutex_unlock(&self.mutex)
+            release_all(self.s.stripes)
             raise RuntimeError('the ticket holds no slot')
         heir.c.endpoint = ticket.c.endpoint
         heir.c.state = T_SLOT
         ticket.c.endpoint = NULL
         ticket.c.state = T_NOTHING
-        mutex_unlock(&self.mutex)
+        release_all(self.s.stripes)
 
     # -- releasing
 
@@ -220,13 +231,15 @@ cdef class Core(Store):
         :return: whether this loan was still on
         """
         cdef bint held
+        cdef stripe_t *stripe
         if record is None:
             raise TypeError('a Record is required, not None')
-        mutex_lock(&self.mutex)
+        stripe = &self.s.stripes[record.c.stripe]
+        mutex_lock(&stripe.mutex)
         held = record.c.state == S_LENT and record.c.uses == loan
         if held:
-            record.c.state = S_RETURNING
-        mutex_unlock(&self.mutex)
+            store_int(&record.c.state, S_RETURNING)
+        mutex_unlock(&stripe.mutex)
         return held
 
     cpdef bint give_back(self, Record record, double now) except -1:
@@ -238,14 +251,20 @@ cdef class Core(Store):
         """
         cdef aftermath_t after = aftermath_t(NULL, NULL, NULL)
         cdef bint kept
+        cdef stripe_t *stripe
         if record is None:
             raise TypeError('a Record is required, not None')
-        mutex_lock(&self.mutex)
-        if record.c.state != S_LENT and record.c.state != S_RETURNING:
-            mutex_unlock(&self.mutex)
-            return self._refuse_unless_forced()
+        stripe = &self.s.stripes[record.c.stripe]
+        mutex_lock(&stripe.mutex)
+        if STRIPES > 1 and is_lent(record) and not is_calm(&self.s, &record.c, now):
+            mutex_unlock(&stripe.mutex)
+            stripe = NULL
+            hold_all(self.s.stripes)
+        if not is_lent(record):
+            release(self.s.stripes, stripe)
+            return self._refuse_unless_forced(record)
         kept = restore(&self.s, &record.c, now, &after)
-        mutex_unlock(&self.mutex)
+        release(self.s.stripes, stripe)
         self._conclude(&after)
         return kept
 
@@ -254,9 +273,10 @@ cdef class Core(Store):
         cdef aftermath_t after = aftermath_t(NULL, NULL, NULL)
         cdef double now = clock_floor()
         cdef int answer = 0
-        mutex_lock(&self.mutex)
+        cdef stripe_t *stripe = &self.s.stripes[record.c.stripe]
+        mutex_lock(&stripe.mutex)
         if record.c.state != S_LENT or record.c.uses != loan:
-            mutex_unlock(&self.mutex)
+            mutex_unlock(&stripe.mutex)
             return R_REFUSED
         if not (
             # a tick more or less does not matter to a long idle_timeout
@@ -265,11 +285,18 @@ cdef class Core(Store):
             and (not self.s.heap.size or self.s.heap.entries[0].deadline - now > COARSE_MARGIN)
         ):
             now = clock_now()
+        if STRIPES > 1 and not is_calm(&self.s, &record.c, now):
+            mutex_unlock(&stripe.mutex)
+            stripe = NULL
+            hold_all(self.s.stripes)
+            if record.c.state != S_LENT or record.c.uses != loan:
+                release_all(self.s.stripes)
+                return R_REFUSED
         if not restore(&self.s, &record.c, now, &after):
             answer = R_DISPOSE
         if self.s.heap.size and self.s.heap.entries[0].deadline <= now:
             answer |= R_DUE
-        mutex_unlock(&self.mutex)
+        release(self.s.stripes, stripe)
         self._conclude(&after)
         return answer
 
@@ -280,16 +307,16 @@ cdef class Core(Store):
         """
         if record is None:
             raise TypeError('a Record is required, not None')
-        mutex_lock(&self.mutex)
-        if record.c.state != S_LENT and record.c.state != S_RETURNING:
-            mutex_unlock(&self.mutex)
-            return not self._refuse_unless_forced()
+        hold_all(self.s.stripes)
+        if not is_lent(record):
+            release_all(self.s.stripes)
+            return not self._refuse_unless_forced(record)
         doom(&self.s, &record.c, end_loan(&self.s, &record.c))
-        mutex_unlock(&self.mutex)
+        release_all(self.s.stripes)
         return True
 
-    cdef bint _refuse_unless_forced(self) except -1:
-        if not self.s.forced:
+    cdef bint _refuse_unless_forced(self, Record record) except -1:
+        if load_int(&record.c.state) != S_INHERITED and not self.forced:
             raise RuntimeError('the connection is not acquired')
         return True
 
@@ -306,16 +333,19 @@ cdef class Core(Store):
         cdef endpoint_t *beneficiary
         if record is None:
             raise TypeError('a Record is required, not None')
-        mutex_lock(&self.mutex)
+        hold_all(self.s.stripes)
         if record.c.state != S_DISPOSING:
-            mutex_unlock(&self.mutex)
+            release_all(self.s.stripes)
+            if load_int(&record.c.state) == S_INHERITED:
+                return
             raise RuntimeError('the connection was not to be disposed of')
         endpoint = record.c.endpoint
         beneficiary = record.c.beneficiary
-        record.c.state = S_GONE
+        store_int(&record.c.state, S_GONE)
         record.c.endpoint = NULL
         record.c.beneficiary = NULL
         self.s.records -= 1
+        self.s.stripes[record.c.stripe].records -= 1
         if ticket is not None:
             end_duty(&ticket.c)
         if beneficiary != NULL:
@@ -323,23 +353,28 @@ cdef class Core(Store):
             if beneficiary == endpoint:
                 beneficiary.own_evicting -= 1
         free_slot(&self.s, endpoint, beneficiary, &after)
-        mutex_unlock(&self.mutex)
+        release_all(self.s.stripes)
+        self.records.discard(record)
         decref(record.c.owner)  # the core's reference
         self._conclude(&after)
 
     cpdef bint due(self, double now):
         """Whether a connection may be due: :meth:`next_due` tells for sure."""
-        return self.s.heap.size and self.s.heap.entries[0].deadline <= now
+        cdef bint due
+        mutex_lock(&self.s.stripes[0].mutex)
+        due = self.s.heap.size and self.s.heap.entries[0].deadline <= now
+        mutex_unlock(&self.s.stripes[0].mutex)
+        return due
 
     cpdef Record next_due(self, double now):
         """An idle connection whose deadline has come, for the caller to dispose of; ``None`` if there is none."""
         cdef record_t *record = NULL
-        mutex_lock(&self.mutex)
+        hold_all(self.s.stripes)
         if self.s.heap.size and self.s.heap.entries[0].deadline <= now:
             record = doom_nearest(&self.s, now)
         if record != NULL:
             incref(record.owner)
-        mutex_unlock(&self.mutex)
+        release_all(self.s.stripes)
         return own(record)
 
     def set_alarm(self, Ticket ticket):
@@ -350,12 +385,12 @@ cdef class Core(Store):
         """
         cdef Ticket former = self.alarm
         cdef double top = INFINITY
-        mutex_lock(&self.mutex)
+        hold_all(self.s.stripes)
         self.s.alarm = NULL if ticket is None else &ticket.c
         if self.s.heap.size:
             top = self.s.heap.entries[0].deadline
         self.s.alarm_at = top
-        mutex_unlock(&self.mutex)
+        release_all(self.s.stripes)
         self.alarm = ticket
         return None if top == INFINITY else top
 
@@ -368,7 +403,7 @@ cdef class Core(Store):
         cdef endpoint_t *next_endpoint
         cdef ticket_t *ticket
         cdef size_t i
-        mutex_lock(&self.mutex)
+        hold_all(self.s.stripes)
         self.s.closed = True
         for i in range(<size_t>1 << self.s.endpoints.bits if self.s.endpoints.buckets != NULL else 0):
             endpoint = self.s.endpoints.buckets[i]
@@ -378,7 +413,7 @@ cdef class Core(Store):
                 while endpoint.waiters.head != NULL:
                     ticket = endpoint.waiters.head
                     queue_remove(&endpoint.waiters, ticket)
-                    ticket.state = T_CLOSED
+                    store_int(&ticket.state, T_CLOSED)
                     ticket.endpoint = NULL
                     note_woken(&after, ticket)
                     decref_alive(ticket.owner)  # the queue's reference
@@ -386,44 +421,51 @@ cdef class Core(Store):
                 endpoint = next_endpoint
         if self.s.alarm != NULL:
             note_woken(&after, self.s.alarm)
-        mutex_unlock(&self.mutex)
+        release_all(self.s.stripes)
         self._conclude(&after)
 
     def outdate(self):
         """Have all acquired connections disposed of when they come back."""
-        cdef record_t *record
         cdef size_t i
-        mutex_lock(&self.mutex)
-        for i in range(<size_t>1 << self.s.lent.bits if self.s.lent.buckets != NULL else 0):
-            record = self.s.lent.buckets[i]
-            while record != NULL:
-                record.expires = -INFINITY
-                record = record.chain
-        mutex_unlock(&self.mutex)
+        hold_all(self.s.stripes)
+        for i in range(STRIPES):
+            outdate_lent(&self.s.stripes[i].lent)
+        release_all(self.s.stripes)
 
     cpdef Record next_idle(self):
         """An idle connection, for the caller to dispose of; ``None`` if there is none."""
         cdef record_t *record
-        mutex_lock(&self.mutex)
+        hold_all(self.s.stripes)
         record = doom_nearest(&self.s, INFINITY)
         if record != NULL:
             incref(record.owner)
-        mutex_unlock(&self.mutex)
+        release_all(self.s.stripes)
         return own(record)
 
     cpdef Record next_lent(self):
         """An acquired connection of a closed pool, for the caller to dispose of although it is still in use."""
         cdef record_t *record = NULL
-        cdef size_t i
-        mutex_lock(&self.mutex)
-        for i in range(<size_t>1 << self.s.lent.bits if self.s.lent.buckets != NULL else 0):
-            record = self.s.lent.buckets[i]
-            if record != NULL:
+        cdef endpoint_t *endpoint
+        cdef int bits
+        hold_all(self.s.stripes)
+        bits = self.s.endpoints.bits
+        if not self.s.closed or self.s.sweep_bits != bits:
+            self.s.sweep = 0
+            self.s.sweep_bits = bits
+        # by endpoint, not in the table of lent ones: where that has a record depends on addresses, and an order that
+        # differs from run to run is one that no failure can be replayed in
+        while self.s.endpoints.buckets != NULL and self.s.sweep < <size_t>1 << bits:
+            endpoint = self.s.endpoints.buckets[self.s.sweep]
+            while endpoint != NULL and endpoint.lent.head == NULL:
+                endpoint = endpoint.bucket_next
+            if endpoint != NULL:
+                record = endpoint.lent.head
                 self.s.forced = True
                 doom(&self.s, record, end_loan(&self.s, record))
                 incref(record.owner)
                 break
-        mutex_unlock(&self.mutex)
+            self.s.sweep += 1
+        release_all(self.s.stripes)
         return own(record)
 
     def join(self, Ticket ticket not None, Py_ssize_t excused):
@@ -434,21 +476,21 @@ cdef class Core(Store):
         :return: whether it is empty already; if not, :meth:`leave` ends the waiting
         """
         cdef bint empty
-        mutex_lock(&self.mutex)
+        hold_all(self.s.stripes)
         empty = self.s.total <= (self.s.excused + excused if excused else 0)
         if not empty:
             self.s.excused += excused
             queue_push(&self.s.closers, &ticket.c)
-        mutex_unlock(&self.mutex)
+        release_all(self.s.stripes)
         return empty
 
     def leave(self, Ticket ticket not None, Py_ssize_t excused):
         """Wait no longer for the pool to be empty."""
-        mutex_lock(&self.mutex)
+        hold_all(self.s.stripes)
         self.s.excused -= excused
         queue_remove(&self.s.closers, &ticket.c)
         decref_alive(ticket.c.owner)  # the queue's reference; the caller has its own
-        mutex_unlock(&self.mutex)
+        release_all(self.s.stripes)
 
     def drained(self, Py_ssize_t excused):
         """Whether all slots are free, so that the waiting for it is over.
@@ -456,7 +498,16 @@ cdef class Core(Store):
         :param excused: slots in the hands of the caller; if there are any, those in the hands of others who wait for
             the pool to be empty do not count either, or they would wait for each other
         """
-        return self.s.total <= (self.s.excused if excused else 0)
+        cdef bint empty
+        mutex_lock(&self.s.stripes[0].mutex)
+        empty = self.s.total <= (self.s.excused if excused else 0)
+        mutex_unlock(&self.s.stripes[0].mutex)
+        return empty
+
+
+cdef inline bint is_lent(Record record) noexcept:
+    # held by a user, or on its way back
+    return record.c.state == S_LENT or record.c.state == S_RETURNING
 
 
 cdef inline Record own(record_t *record):

@@ -1,6 +1,7 @@
 # The lists of one endpoint's connections: doubly linked through the records, every operation O(1).
 # Core connections are taken first-in first-out, extras last-in first-out and only when no core one is idle.
 
+from _cpool.atomics cimport store_int
 from _cpool.structs cimport S_IDLE_CORE, S_IDLE_EXTRA, endpoint_t, list_t, record_t
 
 cdef inline void list_append(list_t *records, record_t *record) noexcept nogil:
@@ -28,10 +29,10 @@ cdef inline void list_remove(list_t *records, record_t *record) noexcept nogil:
 
 cdef inline void idle_push(endpoint_t *endpoint, record_t *record, bint extra) noexcept nogil:
     if extra:
-        record.state = S_IDLE_EXTRA
+        store_int(&record.state, S_IDLE_EXTRA)
         list_append(&endpoint.idle_extra, record)
     else:
-        record.state = S_IDLE_CORE
+        store_int(&record.state, S_IDLE_CORE)
         list_append(&endpoint.idle_core, record)
 
 cdef inline void idle_remove(endpoint_t *endpoint, record_t *record) noexcept nogil:

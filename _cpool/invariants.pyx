@@ -3,6 +3,7 @@
 from libc.stdint cimport uint64_t
 
 from _cpool.policy cimport needs
+from _cpool.stripes cimport STRIPES
 from _cpool.structs cimport (
     S_IDLE_CORE, S_IDLE_EXTRA, S_LENT, S_RETURNING, T_WAITING, endpoint_t, list_t, record_t, ring_t, slots, ticket_t,
 )
@@ -32,7 +33,9 @@ cdef const char *violation(state_t *state) noexcept nogil:
         return b'total is not the sum of the endpoints'
     if state.total > state.total_max_size:
         return b'total exceeds total_max_size'
-    if lent != state.lent.count:
+    for i in range(STRIPES):
+        lent -= state.stripes[i].lent.count
+    if lent:
         return b'the table of lent records is not complete'
     if members(&state.needy) != needy or members(&state.covered) != covered:
         return b'a member of a ring cannot be reached'

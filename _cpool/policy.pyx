@@ -1,8 +1,10 @@
 """The parts of the core's operations: who is granted what. Nothing here is visible from Python."""
 
+from _cpool.atomics cimport load_int, store_int
 from _cpool.deque cimport idle_first, idle_oldest, idle_push, idle_remove, list_append, list_remove
 from _cpool.heap cimport heap_arm, heap_disarm, heap_nearest
 from _cpool.lock cimport decref_alive, incref
+from _cpool.stripes cimport next_sequence
 from _cpool.structs cimport S_DISPOSING, S_LENT, T_CLOSED, T_CONNECTION, T_SLOT, T_WAITING, slots
 from _cpool.table cimport endpoints_remove, lent_add, lent_remove
 from _cpool.waiters cimport come_off_duty, go_on_duty, leave_ring, queue_push, queue_remove, ring_append
@@ -12,10 +14,10 @@ __all__ = ()
 
 cdef void note_woken(aftermath_t *after, ticket_t *ticket) noexcept nogil:
     # the operation wakes this ticket, once, when the lock is released
-    if ticket.is_woken:
+    if load_int(&ticket.is_woken):
         return
     incref(ticket.owner)
-    ticket.is_woken = True
+    store_int(&ticket.is_woken, True)
     ticket.woken_next = NULL
     if after.woken_head == NULL:
         after.woken_head = ticket
@@ -25,35 +27,35 @@ cdef void note_woken(aftermath_t *after, ticket_t *ticket) noexcept nogil:
 
 
 cdef void lend(state_t *state, record_t *record, unsigned long holder) noexcept nogil:
-    record.state = S_LENT
+    store_int(&record.state, S_LENT)
     record.uses += 1
     record.holder = holder
     list_append(&record.endpoint.lent, record)
-    lent_add(&state.lent, record)
+    lent_add(&state.stripes[record.stripe].lent, record)
 
 
 cdef void grant_connection(state_t *state, ticket_t *ticket, record_t *record) noexcept nogil:
     lend(state, record, ticket.holder)
     incref(record.owner)
     ticket.record = record
-    ticket.state = T_CONNECTION
+    store_int(&ticket.state, T_CONNECTION)
 
 
 cdef void grant_slot(state_t *state, ticket_t *ticket, endpoint_t *endpoint) noexcept nogil:
     endpoint.reserved += 1
     state.total += 1
-    ticket.state = T_SLOT
+    store_int(&ticket.state, T_SLOT)
 
 
 cdef endpoint_t *end_loan(state_t *state, record_t *record) noexcept nogil:
-    lent_remove(&state.lent, record)
+    lent_remove(&state.stripes[record.stripe].lent, record)
     list_remove(&record.endpoint.lent, record)
     return record.endpoint
 
 
 cdef void doom(state_t *state, record_t *record, endpoint_t *endpoint) noexcept nogil:
     # a record that has left its list is to be disposed of
-    record.state = S_DISPOSING
+    store_int(&record.state, S_DISPOSING)
     endpoint.reserved += 1
     heap_disarm(&state.heap, record)
 
@@ -144,13 +146,42 @@ cdef void seek(state_t *state, ticket_t *ticket, endpoint_t *endpoint, double no
         settle(state, endpoint, after)
 
 
+cdef inline bint is_extra(state_t *state, endpoint_t *endpoint, Py_ssize_t lent) noexcept nogil:
+    # whether one more idle connection would be beyond the first min_idle, while so many are lent
+    return lent + endpoint.idle_core.count >= state.min_idle
+
+
+cdef inline double deadline_of(state_t *state, record_t *record, bint extra, double now) noexcept nogil:
+    # when a connection that becomes idle is to be disposed of
+    if extra and now + state.idle_timeout < record.expires:
+        return now + state.idle_timeout
+    return record.expires
+
+
+cdef bint is_calm(state_t *state, record_t *record, double now) noexcept nogil:
+    # Whether restore() will merely put the record back among the idle ones and change nothing but its stripe, which is
+    # held: nobody waits, here or for the total limit, and its entry in the heap can stay as it is.
+    cdef endpoint_t *endpoint = record.endpoint
+    cdef bint extra
+    if state.closed or record.expires <= now or endpoint.waiters.head != NULL or state.needy.head != NULL:
+        return False
+    extra = is_extra(state, endpoint, endpoint.lent.count - 1)
+    return (
+        not (extra and state.idle_timeout <= 0.0)
+        and record.heap_index >= 0
+        and state.heap.entries[record.heap_index].deadline <= deadline_of(state, record, extra, now)
+    )
+
+
 cdef bint restore(state_t *state, record_t *record, double now, aftermath_t *after) noexcept nogil:
     # End a loan: the connection goes to the oldest waiter, or becomes idle. False: it is to be disposed of.
+    # If is_calm(), its stripe is enough to be held.
     cdef endpoint_t *endpoint = end_loan(state, record)
     cdef endpoint_t *rival = state.needy.head
     cdef ticket_t *waiter = endpoint.waiters.head
+    cdef stripe_t *stripe = &state.stripes[record.stripe]
     cdef bint extra
-    state.sequence += 1
+    stripe.sequence = next_sequence(stripe.sequence)
     if state.closed or record.expires <= now:
         doom(state, record, endpoint)
         return False
@@ -165,15 +196,13 @@ cdef bint restore(state_t *state, record_t *record, double now, aftermath_t *aft
             settle(state, endpoint, after)
             return True
     else:
-        extra = endpoint.lent.count + endpoint.idle_core.count >= state.min_idle
+        extra = is_extra(state, endpoint, endpoint.lent.count)
         if extra and state.idle_timeout <= 0.0:
             doom(state, record, endpoint)
             return False
         if rival == NULL:
-            record.deadline = record.expires
-            if extra and now + state.idle_timeout < record.expires:
-                record.deadline = now + state.idle_timeout
-            record.sequence = state.sequence
+            record.deadline = deadline_of(state, record, extra, now)
+            record.sequence = stripe.sequence
             idle_push(endpoint, record, extra)
             arm(state, record, after)
             return True
@@ -204,7 +233,7 @@ cdef void arm(state_t *state, record_t *record, aftermath_t *after) noexcept nog
 cdef void end_duty(ticket_t *ticket) noexcept nogil:
     if ticket.state == T_WAITING and ticket.on_duty:
         come_off_duty(&ticket.endpoint.waiters, ticket)
-    ticket.on_duty = False
+    store_int(&ticket.on_duty, False)
 
 
 cdef endpoint_t *choose_taker(state_t *state, endpoint_t *endpoint, endpoint_t *beneficiary) noexcept nogil:

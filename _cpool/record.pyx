@@ -2,9 +2,10 @@
 
 from cpython.ref cimport PyObject
 
-from _cpool.structs cimport S_DISPOSING, S_GONE, S_IDLE_CORE, S_IDLE_EXTRA, S_LENT, S_RETURNING
+from _cpool.atomics cimport exchange_int, load_int
+from _cpool.structs cimport S_DISPOSING, S_GONE, S_IDLE_CORE, S_IDLE_EXTRA, S_INHERITED, S_LENT, S_RETURNING
 
-__all__ = ('DISPOSING', 'GONE', 'IDLE_CORE', 'IDLE_EXTRA', 'LENT', 'RETURNING', 'Record')
+__all__ = ('DISPOSING', 'GONE', 'IDLE_CORE', 'IDLE_EXTRA', 'INHERITED', 'LENT', 'RETURNING', 'Record')
 
 IDLE_CORE = S_IDLE_CORE
 IDLE_EXTRA = S_IDLE_EXTRA
@@ -12,6 +13,7 @@ LENT = S_LENT
 RETURNING = S_RETURNING
 DISPOSING = S_DISPOSING
 GONE = S_GONE
+INHERITED = S_INHERITED
 
 
 cdef class Record:
@@ -33,7 +35,7 @@ cdef class Record:
 
     @property
     def state(self):
-        return self.c.state
+        return load_int(&self.c.state)
 
     @state.setter
     def state(self, int value):
@@ -59,7 +61,7 @@ cdef class Record:
 
     @property
     def sequence(self):
-        """When it became idle, counted in releases of the pool: breaks ties between deadlines."""
+        """When it became idle, a number that grows from release to release: breaks ties between deadlines."""
         return self.c.sequence
 
     @sequence.setter
@@ -83,10 +85,8 @@ cdef class Record:
 
     cpdef bint claim(self):
         """Take it upon oneself to dispose of the connection; ``False`` if somebody else has."""
-        cdef bint claimed = self.c.claimed
-        self.c.claimed = True
-        return not claimed
+        return not exchange_int(&self.c.claimed, True)
 
     def __repr__(self):
-        state = ('idle', 'idle extra', 'lent', 'returning', 'disposing', 'gone')[self.c.state]
+        state = ('idle', 'idle extra', 'lent', 'returning', 'disposing', 'gone', 'inherited')[self.c.state]
         return f'<Record {state} uses={self.c.uses}>'

@@ -6,11 +6,13 @@ from cpython.ref cimport PyObject
 from libc.math cimport INFINITY
 from libc.stdint cimport uint64_t
 
+from _cpool.atomics cimport store_int
 from _cpool.found cimport found_add, found_complete, found_list, found_t, holds
 from _cpool.invariants cimport violation
-from _cpool.lock cimport decref, incref, mutex_init, mutex_lock, mutex_unlock
+from _cpool.lock cimport decref, incref, mutex_lock, mutex_unlock
+from _cpool.stripes cimport STRIPES, hold, hold_all, release, release_all, stripe_of, stripes_init
 from _cpool.structs cimport (
-    S_GONE, S_LENT, T_NOTHING, aftermath_t, endpoint_t, list_t, queue_t, record_t, slots, ticket_t,
+    S_GONE, S_INHERITED, S_LENT, T_NOTHING, aftermath_t, endpoint_t, list_t, queue_t, record_t, slots, ticket_t,
 )
 from _cpool.table cimport endpoints_bucket, endpoints_grow, endpoints_insert, lent_bucket
 
@@ -35,7 +37,8 @@ cdef class Store:
         self, Py_ssize_t min_idle, Py_ssize_t max_size, Py_ssize_t total_max_size, double idle_timeout,
         double max_lifetime
     ):
-        mutex_init(&self.mutex)
+        stripes_init(self.s.stripes)
+        self.records = set()
         self.s.min_idle = min_idle
         self.s.max_size = max_size
         self.s.total_max_size = total_max_size
@@ -55,7 +58,8 @@ cdef class Store:
                 free_endpoint(endpoint)
                 endpoint = after
         PyMem_RawFree(self.s.endpoints.buckets)
-        PyMem_RawFree(self.s.lent.buckets)
+        for i in range(STRIPES):
+            PyMem_RawFree(self.s.stripes[i].lent.buckets)
         PyMem_RawFree(self.s.heap.entries)
 
     @property
@@ -81,17 +85,26 @@ cdef class Store:
     @property
     def total(self):
         """Slots in use, of all endpoints."""
-        return self.s.total
+        mutex_lock(&self.s.stripes[0].mutex)
+        cdef Py_ssize_t total = self.s.total
+        mutex_unlock(&self.s.stripes[0].mutex)
+        return total
 
     @property
     def closed(self):
         """Whether closing has begun."""
-        return self.s.closed
+        mutex_lock(&self.s.stripes[0].mutex)
+        cdef bint closed = self.s.closed
+        mutex_unlock(&self.s.stripes[0].mutex)
+        return closed
 
     @property
     def forced(self):
         """Connections were disposed of while they were acquired: their release is nobody's error."""
-        return self.s.forced
+        mutex_lock(&self.s.stripes[0].mutex)
+        cdef bint forced = self.s.forced
+        mutex_unlock(&self.s.stripes[0].mutex)
+        return forced
 
     # -- looking on
 
@@ -103,8 +116,9 @@ cdef class Store:
         :return: the record, or ``None`` if the endpoint has not lent such a connection
         """
         cdef record_t *record
-        mutex_lock(&self.mutex)
-        record = lent_bucket(&self.s.lent, <PyObject *>conn)
+        cdef stripe_t *stripe = &self.s.stripes[stripe_of(hash(key))]
+        mutex_lock(&stripe.mutex)
+        record = lent_bucket(&stripe.lent, <PyObject *>conn)
         while record != NULL:
             if (
                 record.conn == <PyObject *>conn
@@ -114,7 +128,7 @@ cdef class Store:
                 incref(record.owner)
                 break
             record = record.chain
-        mutex_unlock(&self.mutex)
+        mutex_unlock(&stripe.mutex)
         if record != NULL:
             try:
                 return <Record>record.owner
@@ -135,14 +149,16 @@ cdef class Store:
         # the records of this very object
         cdef found_t found = found_t(NULL, 0, 0)
         cdef record_t *record
+        cdef size_t i
         while True:
-            mutex_lock(&self.mutex)
-            record = lent_bucket(&self.s.lent, <PyObject *>conn)
-            while record != NULL:
-                if record.conn == <PyObject *>conn and record.state == S_LENT:
-                    found_add(&found, record)
-                record = record.chain
-            mutex_unlock(&self.mutex)
+            hold_all(self.s.stripes)
+            for i in range(STRIPES):
+                record = lent_bucket(&self.s.stripes[i].lent, <PyObject *>conn)
+                while record != NULL:
+                    if record.conn == <PyObject *>conn and record.state == S_LENT:
+                        found_add(&found, record)
+                    record = record.chain
+            release_all(self.s.stripes)
             if found_complete(&found):
                 return found_list(&found)
 
@@ -151,8 +167,9 @@ cdef class Store:
         cdef found_t found = found_t(NULL, 0, 0)
         cdef endpoint_t *endpoint
         cdef record_t *record
+        cdef stripe_t *stripe
         while True:
-            self._locate(key, False, &endpoint)
+            stripe = self._locate_alone(key, &endpoint)
             if endpoint != NULL and not (
                 holds(&endpoint.idle_core, <PyObject *>conn)
                 or holds(&endpoint.idle_extra, <PyObject *>conn)
@@ -163,7 +180,7 @@ cdef class Store:
                     if record.state == S_LENT:
                         found_add(&found, record)
                     record = record.next
-            mutex_unlock(&self.mutex)
+            mutex_unlock(&stripe.mutex)
             if found_complete(&found):
                 return found_list(&found)
 
@@ -186,7 +203,7 @@ cdef class Store:
     cdef Py_ssize_t _count(self, object key, int what) except -1:
         cdef endpoint_t *endpoint
         cdef Py_ssize_t count = 0
-        self._locate(key, False, &endpoint)
+        cdef stripe_t *stripe = self._locate_alone(key, &endpoint)
         if endpoint != NULL:
             if what == 0:
                 count = slots(endpoint)
@@ -196,7 +213,7 @@ cdef class Store:
                 count = endpoint.lent.count
             else:
                 count = endpoint.waiters.count
-        mutex_unlock(&self.mutex)
+        mutex_unlock(&stripe.mutex)
         return count
 
     def holders(self, key):
@@ -204,13 +221,14 @@ cdef class Store:
         cdef found_t found = found_t(NULL, 0, 0)
         cdef endpoint_t *endpoint
         cdef record_t *record
+        cdef stripe_t *stripe
         while True:
-            self._locate(key, False, &endpoint)
+            stripe = self._locate_alone(key, &endpoint)
             record = NULL if endpoint == NULL else endpoint.lent.head
             while record != NULL:
                 found_add(&found, record)
                 record = record.next
-            mutex_unlock(&self.mutex)
+            mutex_unlock(&stripe.mutex)
             if found_complete(&found):
                 return [record_.holder for record_ in found_list(&found)]
 
@@ -219,11 +237,11 @@ cdef class Store:
         cdef list keys
         cdef endpoint_t *endpoint
         cdef size_t i
-        cdef Py_ssize_t count
+        cdef Py_ssize_t count = 0
         while True:
-            keys = [None] * self.s.endpoints.count
+            keys = [None] * count
             count = 0
-            mutex_lock(&self.mutex)
+            hold_all(self.s.stripes)
             for i in range(<size_t>1 << self.s.endpoints.bits if self.s.endpoints.buckets != NULL else 0):
                 endpoint = self.s.endpoints.buckets[i]
                 while endpoint != NULL:
@@ -231,28 +249,53 @@ cdef class Store:
                         keys[count] = <object>endpoint.key
                     count += 1
                     endpoint = endpoint.bucket_next
-            mutex_unlock(&self.mutex)
+            release_all(self.s.stripes)
             if count == len(keys):
                 return keys
+
+    def disown(self):
+        """For a forked child, which goes on with another core: nobody is served by this one any more, nor told. No lock
+        is asked for, since a thread may hold it that the child does not have.
+
+        :return: the connections, which are the parent's from now on
+        """
+        cdef list records = list(self.records)
+        self.s.closed = True
+        for record in records:
+            (<Record>record).c.state = S_INHERITED
+            (<Record>record).c.claimed = True
+        return records
 
     def check_invariants(self):
         """For tests: raise an AssertionError if what the core keeps true is not."""
         cdef const char *text
-        mutex_lock(&self.mutex)
+        hold_all(self.s.stripes)
         text = violation(&self.s)
-        mutex_unlock(&self.mutex)
+        if text == NULL and len(self.records) < self.s.records:  # another thread may be about to add or to remove one
+            text = 'not all connections are among the records'
+        release_all(self.s.stripes)
         if text != NULL:
             raise AssertionError(text.decode())
 
     # -- finding endpoints; the lock is not held while keys are compared
 
     cdef int _locate(self, object key, bint make, endpoint_t **found) except -1:
-        # On return the lock is held; if it raises, it is not.
+        # On return all stripes are held; if it raises, none is.
+        return self._search(key, hash(key), NULL, make, found)
+
+    cdef stripe_t *_locate_alone(self, object key, endpoint_t **found) except NULL:
+        # On return the key's stripe is held, and no other; if it raises, none is.
         cdef Py_hash_t key_hash = hash(key)
+        cdef stripe_t *stripe = &self.s.stripes[stripe_of(key_hash)]
+        self._search(key, key_hash, stripe, False, found)
+        return stripe
+
+    cdef int _search(self, object key, Py_hash_t key_hash, stripe_t *stripe, bint make, endpoint_t **found) except -1:
+        # A stripe, or all if it is NULL, is held on return. Making takes all.
         cdef endpoint_t *endpoint
         cdef uint64_t version
         cdef bint same
-        mutex_lock(&self.mutex)
+        hold(self.s.stripes, stripe)
         endpoint = endpoints_bucket(&self.s.endpoints, key_hash)
         while endpoint != NULL:
             if endpoint.key == <PyObject *>key:
@@ -260,9 +303,9 @@ cdef class Store:
             if endpoint.hash == key_hash:
                 version = self.s.endpoints.version
                 incref(endpoint.key)
-                mutex_unlock(&self.mutex)
+                release(self.s.stripes, stripe)
                 same = compare_keys(endpoint.key, key)
-                mutex_lock(&self.mutex)
+                hold(self.s.stripes, stripe)
                 if version != self.s.endpoints.version:  # it may be gone: look again from the start
                     endpoint = endpoints_bucket(&self.s.endpoints, key_hash)
                     continue
@@ -272,7 +315,7 @@ cdef class Store:
         if endpoint == NULL and make:
             endpoint = self._make(key, key_hash)
             if endpoint == NULL:
-                mutex_unlock(&self.mutex)
+                release(self.s.stripes, stripe)
                 raise MemoryError('no memory for another endpoint')
         found[0] = endpoint
         return 0
@@ -300,7 +343,7 @@ cdef class Store:
         error = None
         while ticket != NULL:
             next_ticket = ticket.woken_next
-            ticket.is_woken = False
+            store_int(&ticket.is_woken, False)
             try:
                 (<Ticket>ticket.owner).wake()
             except BaseException as exc:  # the others are woken nevertheless

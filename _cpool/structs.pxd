@@ -1,4 +1,5 @@
-# The data of the core. All of it is guarded by the core's mutex, but for what its owner alone touches.
+# The data of the core. All of it is guarded by the core's lock (stripes.pxd says which part of it by which stripe), but
+# for what its owner alone touches.
 #
 # Who owns what: a core holds one reference to the Record of each of its connections, from fulfil to disposed, and one
 # to each Ticket in a queue; an endpoint_t is freed when it leaves the table, and while it is in the table its key is
@@ -20,6 +21,8 @@ cdef enum:
     S_DISPOSING = 4
     # no longer of the pool
     S_GONE = 5
+    # of the process that this one was forked from
+    S_INHERITED = 6
 
 cdef enum:
     T_NOTHING = 0
@@ -39,12 +42,13 @@ cdef struct record_t:
     double created
     double expires         # when its max_lifetime is over
     double deadline        # while idle: when it is to be disposed of
-    uint64_t sequence      # when it became idle, counted in releases: breaks ties
+    uint64_t sequence      # when it became idle: breaks ties
     uint64_t uses          # how often it has been lent: tells one loan from the next
     Py_ssize_t heap_index  # where its entry is, -1 for nowhere
+    size_t stripe          # that of its endpoint, of which it outlives it
     unsigned long holder   # identifier of the thread that holds it
     int state
-    bint claimed           # somebody has taken it upon himself to dispose of it
+    int claimed            # somebody has taken it upon himself to dispose of it
 
 cdef struct list_t:
     record_t *head
@@ -62,8 +66,8 @@ cdef struct ticket_t:
     uint64_t order         # when it arrived, counted in requests: its place in the queue
     unsigned long holder   # identifier of the thread that asks
     int state
-    bint on_duty           # its owner disposes of a victim, or was told to
-    bint is_woken          # among those that the present operation wakes
+    int on_duty            # its owner disposes of a victim, or was told to
+    int is_woken           # among those that the present operation wakes
 
 cdef struct queue_t:
     ticket_t *head

@@ -3,6 +3,7 @@
 
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from cpython.ref cimport PyObject
+from libc.math cimport INFINITY
 from libc.stdint cimport uint64_t
 
 from _cpool.structs cimport endpoint_t, record_t
@@ -121,3 +122,12 @@ cdef inline void lent_remove(lent_table_t *table, record_t *record) noexcept nog
     place[0] = record.chain
     record.chain = NULL
     table.count -= 1
+
+cdef inline void outdate_lent(lent_table_t *table) noexcept nogil:
+    cdef record_t *record
+    cdef size_t i
+    for i in range(<size_t>1 << table.bits if table.count else 0):
+        record = table.buckets[i]
+        while record != NULL:
+            record.expires = -INFINITY
+            record = record.chain

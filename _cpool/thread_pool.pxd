@@ -4,10 +4,13 @@ from libc.stdint cimport uint64_t
 
 from _cpool.core cimport Core
 from _cpool.record cimport Record
+from _cpool.stripes cimport STRIPE_PADDING
 from _cpool.waiters cimport Ticket
 
 
 cdef class ThreadPool:
+    # What follows is only read; the references to a pool are counted, where threads share it, all the time.
+    cdef char distance[STRIPE_PADDING]
     cdef Core core
     cdef readonly object _manager
     cdef readonly bint _plain_acquire
@@ -19,9 +22,7 @@ cdef class ThreadPool:
     # what each thread is about
     cdef object _in_flight
 
-    cdef Record lend(self, object endpoint, object timeout)
     cdef Record lend_slowly(self, object endpoint, object timeout, unsigned long holder)
-    cdef int give_in(self, Record record, uint64_t loan, object exc) except -1
     cdef int refuse(self, object conn, object endpoint) except -1
     cdef int finish(self, Record record, uint64_t loan, object exc) except -1
     cdef int conclude(self, Record record, int answer) except -1
@@ -34,7 +35,7 @@ cdef class Lease:
     cdef ThreadPool pool
     cdef object endpoint
     cdef object timeout
-    cdef bint entered
+    cdef int entered
     cdef Record record
     # tells this loan of the record from later ones
     cdef uint64_t loan

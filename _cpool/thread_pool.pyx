@@ -6,6 +6,7 @@ from types import GenericAlias
 
 cimport cython
 
+from _cpool.atomics cimport exchange_int, load_int, store_int
 from _cpool.core cimport R_DISPOSE, R_DUE, R_REFUSED
 from _cpool.lock cimport PyThread_get_thread_ident, clock_now
 from _cpool.structs cimport S_DISPOSING, S_LENT, S_RETURNING, T_CONNECTION, T_SLOT
@@ -29,32 +30,37 @@ cdef class Lease:
 
     def __enter__(self):
         cdef Record record
-        if self.entered:
+        if exchange_int(&self.entered, True):
             raise RuntimeError('this context manager is in use already: call connection() once for each block')
-        self.entered = True
         try:
-            record = self.pool.lend(self.endpoint, self.timeout)
+            record = lend(self.pool, self.endpoint, self.timeout)
         except BaseException:
-            self.entered = False
+            store_int(&self.entered, False)
             raise
-        self.loan = record.c.uses
-        self.record = record
+        with cython.critical_section(self):
+            self.loan = record.c.uses
+            self.record = record
         return record.conn
 
     def __exit__(self, exc_type, exc, traceback):
-        cdef Record record = self.record
+        cdef Record record
+        cdef uint64_t loan
+        with cython.critical_section(self):  # threads may share it, though they should not: one of them leaves it
+            record = self.record
+            self.record = None
+            loan = self.loan
         if record is None:
             raise RuntimeError('this context manager has not been entered')
-        self.record = None
-        self.entered = False
-        self.pool.give_in(record, self.loan, exc)
+        store_int(&self.entered, False)
+        give_in(self.pool, record, loan, exc)
 
 
 cdef class ThreadPool:
     """What a threads pool does while nothing has to be waited for, and the steps of the rest that must not be torn apart
     by a signal: from here on only the manager's own code can be interrupted.
 
-    The facade adds ``_acquire``, ``_finish``, ``_collect`` and ``_log_failure``.
+    The facade adds ``_acquire``, ``_finish``, ``_collect``, ``_log_failure``, ``_is_inherited`` and
+    ``_leave_to_parent``.
     """
 
     @classmethod
@@ -86,6 +92,19 @@ cdef class ThreadPool:
         self._workers = workers
         self._in_flight = threading.local()
 
+    def _renew(self, Core core not None, workers):
+        """For a forked child: go on with another core. What the calling thread is about comes to nothing.
+
+        :param core: an empty core
+        :param workers: threads of the child
+        """
+        self.core = core
+        self._workers = workers
+        for matter in getattr(self._in_flight, 'matters', ()):
+            if isinstance(matter, Ticket):
+                (<Ticket>matter).revoke()
+                (<Ticket>matter).wake()
+
     def connection(self, endpoint, timeout=None):
         """Hold a connection for a ``with`` block.
 
@@ -110,7 +129,7 @@ cdef class ThreadPool:
         :raises ConnectionPoolTimeoutError: if no connection could be had in time
         :raises ConnectionPoolClosedError: if the pool is closed
         """
-        return self.lend(endpoint, timeout).conn
+        return lend(self, endpoint, timeout).conn
 
     def release(self, conn, endpoint):
         """Give a connection back.
@@ -123,18 +142,9 @@ cdef class ThreadPool:
         if record is None:
             self.refuse(conn, endpoint)
         else:
-            self.give_in(record, record.c.uses, None)
+            give_in(self, record, record.c.uses, None)
 
     # -- acquiring and releasing
-
-    cdef Record lend(self, object endpoint, object timeout):
-        cdef Record record
-        cdef unsigned long holder = PyThread_get_thread_ident()
-        if self._plain_acquire:
-            record = self.core.lend_idle(endpoint, holder)
-            if record is not None:
-                return record
-        return self.lend_slowly(endpoint, timeout, holder)
 
     cdef Record lend_slowly(self, object endpoint, object timeout, unsigned long holder):
         cdef Ticket ticket = Ticket(holder)
@@ -149,18 +159,6 @@ cdef class ThreadPool:
         if ticket.c.record == NULL:
             raise RuntimeError('no connection was granted')
         return <Record>ticket.c.record.owner
-
-    cdef int give_in(self, Record record, uint64_t loan, object exc) except -1:
-        cdef int answer
-        if self._plain_release and (exc is None or self._plain_failure):
-            answer = self.core.restore_now(record, loan)
-            if answer:
-                self.conclude(record, answer)
-        elif self.core.take_back(record, loan):
-            self.finish(record, loan, exc)
-        else:
-            self.refuse(record.conn, record.key)
-        return 0
 
     cdef int conclude(self, Record record, int answer) except -1:
         # what a release has left to be done
@@ -177,7 +175,7 @@ cdef class ThreadPool:
         try:
             self._finish(record, exc)
         except BaseException:
-            if record.c.state == S_RETURNING and record.c.uses == loan:  # its state is unknown
+            if load_int(&record.c.state) == S_RETURNING and record.c.uses == loan:  # its state is unknown
                 self._scrap(record, None)
             raise
         finally:
@@ -185,7 +183,7 @@ cdef class ThreadPool:
         return 0
 
     cdef int refuse(self, object conn, object endpoint) except -1:
-        if not self.core.s.forced:
+        if not self.core.forced and not self._is_inherited(conn):
             # the package imports this module
             from generic_connection_pool.exceptions import ConnectionNotAcquiredError
 
@@ -232,23 +230,28 @@ cdef class ThreadPool:
             if isinstance(matter, Record):
                 records.add(matter)
             else:
-                slots += (<Ticket>matter).c.state == T_SLOT
+                slots += load_int(&(<Ticket>matter).c.state) == T_SLOT
                 records.add((<Ticket>matter).victim)
-                if (<Ticket>matter).c.state == T_CONNECTION:
+                if load_int(&(<Ticket>matter).c.state) == T_CONNECTION:
                     records.add((<Ticket>matter).record)
         records.discard(None)
         for record in records:
-            slots += (<Record>record).c.state in (S_LENT, S_RETURNING, S_DISPOSING)
+            slots += load_int(&(<Record>record).c.state) in (S_LENT, S_RETURNING, S_DISPOSING)
         return slots
 
     def _connect(self, Ticket ticket not None, endpoint, timeout):
         """Create a connection in the slot that the ticket holds.
 
-        :return: whether the ticket holds it; if not, the pool was closed and the connection is disposed of
+        :return: whether the ticket holds it; if not, the pool was closed and the connection is disposed of, or this
+            is a child that was forked meanwhile
         """
         cdef Record record
+        cdef Core core = self.core
         conn = self._manager.create(endpoint, timeout=timeout)
-        if self.core.fulfil(ticket, conn, clock_now()):
+        if core is not self.core:  # this is a forked child
+            self._leave_to_parent(endpoint, conn)
+            return False
+        if core.fulfil(ticket, conn, clock_now()):
             return True
         record = ticket.record
         ticket.record = None
@@ -343,3 +346,28 @@ cdef class ThreadPool:
             self.core.disposed(record, ticket)
             self.end(record)
         return True
+
+
+# Functions, because a call of a method would look into the pool for where it is: see ThreadPool.distance.
+
+cdef Record lend(ThreadPool pool, object endpoint, object timeout):
+    cdef Record record
+    cdef unsigned long holder = PyThread_get_thread_ident()
+    if pool._plain_acquire:
+        record = pool.core.lend_idle(endpoint, holder)
+        if record is not None:
+            return record
+    return pool.lend_slowly(endpoint, timeout, holder)
+
+
+cdef int give_in(ThreadPool pool, Record record, uint64_t loan, object exc) except -1:
+    cdef int answer
+    if pool._plain_release and (exc is None or pool._plain_failure):
+        answer = pool.core.restore_now(record, loan)
+        if answer:
+            pool.conclude(record, answer)
+    elif pool.core.take_back(record, loan):
+        pool.finish(record, loan, exc)
+    else:
+        pool.refuse(record.conn, record.key)
+    return 0

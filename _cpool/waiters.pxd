@@ -2,6 +2,7 @@
 
 from cpython.ref cimport PyObject
 
+from _cpool.atomics cimport store_int, store_pointer
 from _cpool.lock cimport Parker, decref, incref
 from _cpool.record cimport Record
 from _cpool.structs cimport T_WAITING, endpoint_t, queue_t, record_t, ring_t, ticket_t
@@ -20,7 +21,7 @@ cdef class Ticket:
 
 cdef inline void come_off_duty(queue_t *queue, ticket_t *ticket) noexcept nogil:
     # a ticket of this queue has disposed of its victim and may be given another
-    ticket.on_duty = False
+    store_int(&ticket.on_duty, False)
     if queue.off_duty == NULL or ticket.order < queue.off_duty.order:
         queue.off_duty = ticket
 
@@ -71,8 +72,8 @@ cdef inline void queue_remove(queue_t *queue, ticket_t *ticket) noexcept nogil:
 
 cdef inline void go_on_duty(queue_t *queue, ticket_t *ticket, record_t *victim) noexcept nogil:
     # give a ticket of this queue a victim to dispose of
-    ticket.on_duty = True
-    ticket.victim = victim
+    store_int(&ticket.on_duty, True)
+    store_pointer(&ticket.victim, victim)
     if queue.off_duty == ticket:
         pass_duty(queue, ticket.next)
 

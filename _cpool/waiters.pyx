@@ -3,6 +3,7 @@
 from cpython.object cimport PyTypeObject, traverseproc, visitproc
 from cpython.ref cimport PyObject
 
+from _cpool.atomics cimport exchange_pointer, load_int, load_pointer
 from _cpool.structs cimport T_CLOSED, T_CONNECTION, T_NOTHING, T_SLOT, T_WAITING
 
 __all__ = ('CLOSED', 'CONNECTION', 'NOTHING', 'SLOT', 'WAITING', 'Ticket')
@@ -43,7 +44,7 @@ cdef class Ticket:
     @property
     def state(self):
         """What the ticket holds or waits for."""
-        return self.c.state
+        return load_int(&self.c.state)
 
     @property
     def record(self):
@@ -64,12 +65,13 @@ cdef class Ticket:
     @property
     def victim(self):
         """A connection that the owner is to dispose of, so that a slot becomes free."""
-        return None if self.c.victim == NULL else <object>self.c.victim.owner
+        cdef record_t *victim = <record_t *>load_pointer(&self.c.victim)
+        return None if victim == NULL else <object>victim.owner
 
     @property
     def on_duty(self):
         """Its owner disposes of a victim, or was told to."""
-        return self.c.on_duty
+        return bool(load_int(&self.c.on_duty))
 
     cpdef bint wait(self, timeout=None) except -1:
         """Sleep until the core has something to tell; what it is, ``state`` and ``victim`` say.
@@ -90,9 +92,15 @@ cdef class Ticket:
 
     cpdef Record take_victim(self):
         """Take over the duty to dispose of the victim; ``None`` if there is none (any more)."""
-        cdef record_t *victim = self.c.victim
-        self.c.victim = NULL
+        cdef record_t *victim = <record_t *>exchange_pointer(&self.c.victim, NULL)
         return None if victim == NULL else <Record>victim.owner
+
+    def revoke(self):
+        """Take away whatever the ticket waits for or holds: that is of the process that this one was forked from."""
+        self.c.state = T_CLOSED
+        self.c.endpoint = NULL
+        self.c.victim = NULL
+        self.record = None
 
 
 # The garbage collector must be told of the reference to the record, which is behind a pointer.

@@ -70,7 +70,8 @@ class AsyncLease(Generic[EndpointT, ConnectionT]):
 
 
 class AsyncPool(Generic[EndpointT, ConnectionT]):
-    """What an asyncio pool does while nothing has to be awaited. The facade adds ``_acquire`` and ``_finish``."""
+    """What an asyncio pool does while nothing has to be awaited. The facade adds ``_acquire``,
+    ``_finish`` and ``_is_inherited``."""
 
     def _setup(self, core: Core, plain_acquire: bool, plain_release: bool, plain_failure: bool, collects: bool) -> None:
         """Prepare the pool.
@@ -88,6 +89,14 @@ class AsyncPool(Generic[EndpointT, ConnectionT]):
         self._collects = collects
         #: the event loop that the pool's connections belong to
         self._loop: Optional[Any] = None
+
+    def _renew(self, core: Core) -> None:
+        """For a forked child: go on with another core, and with whatever event loop uses the pool next.
+
+        :param core: an empty core
+        """
+        self._core = core
+        self._loop = None
 
     def connection(self, endpoint: EndpointT, timeout: Optional[float] = None) -> AsyncLease[EndpointT, ConnectionT]:
         """Hold a connection for an ``async with`` block.
@@ -138,12 +147,17 @@ class AsyncPool(Generic[EndpointT, ConnectionT]):
     async def _finish(self, record: Record, exc: Optional[BaseException], todo: int) -> None:
         raise NotImplementedError
 
+    def _is_inherited(self, conn: Any) -> bool:
+        raise NotImplementedError
+
     # -- parts
 
     def _take(self, endpoint: EndpointT) -> Optional[Record]:
         """Lend an idle connection, if there is one and no hook wants to be asked."""
         if self._plain_acquire and self._loop is not None and _get_running_loop() is self._loop:
-            return self._core.take(endpoint, monotonic(), 0)
+            core = self._core
+            record = core.take(endpoint, monotonic(), 0)
+            return record if core is self._core else None
         return None
 
     def _return(self, record: Record, loan: int, exc: Optional[BaseException]) -> int:
@@ -175,7 +189,7 @@ class AsyncPool(Generic[EndpointT, ConnectionT]):
         raise NotImplementedError
 
     def _refuse(self, conn: Any, endpoint: Any) -> None:
-        if not self._core.forced:
+        if not self._core.forced and not self._is_inherited(conn):
             raise ConnectionNotAcquiredError(
                 f'{conn!r} is not acquired from endpoint {endpoint!r}: it was given back before, or belongs elsewhere'
             )

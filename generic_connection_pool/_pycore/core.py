@@ -9,7 +9,7 @@ from typing import Any, Hashable, Optional, Tuple
 from .endpoint import Endpoint
 from .lock import critical
 from .policy import Tickets
-from .record import DISPOSING, GONE, LENT, RETURNING, Record
+from .record import DISPOSING, GONE, INHERITED, LENT, RETURNING, Record
 from .store import Store
 from .waiters import CLOSED, CONNECTION, NOTHING, SLOT, WAITING, Ticket
 
@@ -147,6 +147,7 @@ class Core(Store):
             raise RuntimeError('the ticket holds no slot')
         record = Record(conn, endpoint.key, now, now + self.max_lifetime)
         record.endpoint = endpoint
+        self.records.add(record)
         ticket.record = record
         if self.closed:
             record.state = DISPOSING
@@ -225,7 +226,7 @@ class Core(Store):
         return True
 
     def _refuse_unless_forced(self, record: Record) -> bool:
-        if not self.forced:
+        if not self.forced and record.state != INHERITED:
             raise RuntimeError('the connection is not acquired')
         return True
 
@@ -244,9 +245,12 @@ class Core(Store):
     @critical
     def _disposed(self, record: Record, ticket: Optional[Ticket], woken: Tickets) -> None:
         endpoint = record.endpoint
+        if record.state == INHERITED:
+            return
         if record.state != DISPOSING or endpoint is None:
             raise RuntimeError('the connection was not to be disposed of')
         record.state = GONE
+        self.records.discard(record)
         if ticket is not None:
             self._end_duty(ticket)
         beneficiary, record.beneficiary = record.beneficiary, None

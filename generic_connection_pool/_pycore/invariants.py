@@ -23,6 +23,8 @@ def check_invariants(core: 'Store') -> None:
     assert total == core.total, f'total is {core.total}, the endpoints have {total}'
     assert core.total <= core.total_max_size, f'total {core.total} exceeds {core.total_max_size}'
     assert lent == len(core._lent), f'{len(core._lent)} records in the table of lent ones, {lent} are lent'
+    records = len(core.records)
+    assert idle + lent <= records <= total, f'{records} records, {idle} idle and {lent} lent of {total}'
     _check_heap(core, idle)
     _check_rings(core)
 

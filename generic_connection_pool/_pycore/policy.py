@@ -1,6 +1,6 @@
 """The parts of the core's operations: who is granted what. The lock is held by whoever calls them."""
 
-from typing import Dict, Optional
+from typing import Dict, Optional, Set
 
 from .endpoint import Endpoint, EndpointTable
 from .heap import ExpiryHeap
@@ -35,6 +35,9 @@ class Policy:
         self.forced = False
         #: guards everything here and in the endpoints, records and tickets of this core
         self.mutex = Mutex()
+        #: all connections, until they have been disposed of. Each change is one call of a method in C: whenever another
+        #: thread forks, the child finds it whole.
+        self.records: Set[Record] = set()
         self._endpoints = EndpointTable()
         self._lent = LentTable()
         self._heap = ExpiryHeap()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Optional
 if TYPE_CHECKING:
     from .endpoint import Endpoint
 
-__all__ = ('DISPOSING', 'GONE', 'IDLE_CORE', 'IDLE_EXTRA', 'LENT', 'RETURNING', 'Record')
+__all__ = ('DISPOSING', 'GONE', 'IDLE_CORE', 'IDLE_EXTRA', 'INHERITED', 'LENT', 'RETURNING', 'Record')
 
 #: idle, one of the first ``min_idle`` of its endpoint
 IDLE_CORE = 0
@@ -19,6 +19,8 @@ RETURNING = 3
 DISPOSING = 4
 #: no longer of the pool
 GONE = 5
+#: of the process that this one was forked from
+INHERITED = 6
 
 
 class Record:
@@ -67,5 +69,5 @@ class Record:
         return not claimed
 
     def __repr__(self) -> str:
-        state = ('idle', 'idle extra', 'lent', 'returning', 'disposing', 'gone')[self.state]
+        state = ('idle', 'idle extra', 'lent', 'returning', 'disposing', 'gone', 'inherited')[self.state]
         return f'<Record {state} uses={self.uses}>'

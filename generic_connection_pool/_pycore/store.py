@@ -6,7 +6,7 @@ from .endpoint import Endpoint
 from .invariants import check_invariants
 from .lock import critical
 from .policy import Policy
-from .record import LENT, Record
+from .record import INHERITED, LENT, Record
 
 __all__ = ('Store',)
 
@@ -88,6 +88,21 @@ class Store(Policy):
     def endpoints(self) -> List[Hashable]:
         """The keys of all endpoints that exist."""
         return [endpoint.key for endpoint in self._endpoints]
+
+    def disown(self) -> List[Record]:
+        """For a forked child, which goes on with another core: nobody is served by this one any more, nor told. No lock
+        is asked for, since a thread may hold it that the child does not have.
+
+        :return: the connections, which are the parent's from now on
+        """
+        self.closed = True
+        records = list(self.records)
+        for record in records:
+            record.state = INHERITED
+            record.claimed = True
+        if self.mutex.busy:  # maybe by the very thread that goes on in the child: what it does then is undone
+            self.mutex.defer(self.disown)
+        return records
 
     @critical
     def check_invariants(self) -> None:

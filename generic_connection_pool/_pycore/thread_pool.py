@@ -62,7 +62,8 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
     """What a threads pool does while nothing has to be waited for, and the steps of the rest that must not be torn apart
     by a signal: from here on only the manager's own code can be interrupted (with the compiled core).
 
-    The facade adds ``_acquire``, ``_finish``, ``_collect`` and ``_log_failure``.
+    The facade adds ``_acquire``, ``_finish``, ``_collect``, ``_log_failure``, ``_is_inherited`` and
+    ``_leave_to_parent``.
     """
 
     def _setup(
@@ -97,6 +98,21 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
         self._workers = workers
         #: what each thread is about
         self._in_flight = threading.local()
+
+    def _renew(self, core: Core, workers: Any) -> None:
+        """For a forked child: go on with another core. What the calling thread is about comes to nothing.
+
+        :param core: an empty core
+        :param workers: threads of the child
+        """
+        former, self._core = self._core, core
+        self._workers = workers
+        for matter in getattr(self._in_flight, 'matters', ()):
+            if isinstance(matter, Ticket):
+                matter.revoke()
+                matter.wake()
+                if former.mutex.busy:  # as in disown()
+                    former.mutex.defer(matter.revoke)
 
     def connection(self, endpoint: EndpointT, timeout: Optional[float] = None) -> Lease[EndpointT, ConnectionT]:
         """Hold a connection for a ``with`` block.
@@ -152,13 +168,20 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
     def _log_failure(self, record: Record, exc: Exception) -> None:
         raise NotImplementedError
 
+    def _is_inherited(self, conn: Any) -> bool:
+        raise NotImplementedError
+
+    def _leave_to_parent(self, endpoint: EndpointT, conn: ConnectionT) -> None:
+        raise NotImplementedError
+
     # -- acquiring and releasing
 
     def _lend(self, endpoint: EndpointT, timeout: Optional[float]) -> Record:
         holder = threading.get_ident()
         if self._plain_acquire:
-            record = self._core.take(endpoint, monotonic(), holder)
-            if record is not None:
+            core = self._core
+            record = core.take(endpoint, monotonic(), holder)
+            if record is not None and core is self._core:
                 return record
         ticket = Ticket(holder)
         self._begin(ticket)
@@ -196,7 +219,7 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
                 self._end(record)
 
     def _refuse(self, conn: Any, endpoint: Any) -> None:
-        if not self._core.forced:
+        if not self._core.forced and not self._is_inherited(conn):
             raise ConnectionNotAcquiredError(
                 f'{conn!r} is not acquired from endpoint {endpoint!r}: it was given back before, or belongs elsewhere'
             )
@@ -250,10 +273,16 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
     def _connect(self, ticket: Ticket, endpoint: EndpointT, timeout: Optional[float]) -> bool:
         """Create a connection in the slot that the ticket holds.
 
-        :return: whether the ticket holds it; if not, the pool was closed and the connection is disposed of
+        :return: whether the ticket holds it; if not, the pool was closed and the connection is disposed of, or this
+            is a child that was forked meanwhile
         """
+        core = self._core
         conn = self._manager.create(endpoint, timeout=timeout)
-        if self._core.fulfil(ticket, conn, monotonic()):
+        kept = core is self._core and core.fulfil(ticket, conn, monotonic())
+        if core is not self._core:  # this is a forked child
+            self._leave_to_parent(endpoint, conn)
+            return False
+        if kept:
             return True
         record, ticket.record = ticket.record, None
         assert record is not None

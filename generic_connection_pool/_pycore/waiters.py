@@ -78,6 +78,11 @@ class Ticket:
         victim, self.victim = self.victim, None
         return victim
 
+    def revoke(self) -> None:
+        """Take away whatever the ticket waits for or holds: that is of the process that this one was forked from."""
+        self.state = CLOSED
+        self.endpoint = self.record = self.victim = None
+
 
 class WaitQueue:
     """The tickets that wait at one endpoint, first come, first served. Unlinking is O(1)."""

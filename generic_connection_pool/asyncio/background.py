@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Coroutine, Dict
 
-__all__ = ('Background',)
+__all__ = ('Background', 'run_to_suspension')
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,17 @@ class Background:
         if not task.done():
             _close(task)
         end(task)
+
+
+def run_to_suspension(disposal: Coroutine[Any, Any, None]) -> None:
+    """Dispose of a connection where no loop runs nor ever will: the manager's coroutine runs as far as it gets."""
+    try:
+        disposal.send(None)
+        disposal.close()
+    except StopIteration:
+        pass
+    except RuntimeError as exc:  # it awaits something although it is being closed
+        logger.error('disposing of a connection after the end of its event loop failed', exc_info=exc)
 
 
 def _close(task: 'asyncio.Task[Any]') -> None:

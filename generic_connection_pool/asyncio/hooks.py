@@ -1,11 +1,15 @@
 """Running a manager's coroutines: within a deadline, and known to be under way."""
 
 import asyncio
+import inspect
 import sys
 from contextvars import ContextVar
 from typing import Any, Awaitable, Callable, Coroutine, Optional, Tuple, TypeVar
 
-__all__ = ('DeadlinePassed', 'bounded', 'count_frames', 'let_finish', 'run_hook')
+from .._messages import show_identity
+from ..exceptions import ConnectionPoolTimeoutError
+
+__all__ = ('DeadlinePassed', 'PoolTimeoutError', 'TIMEOUTS', 'bounded', 'count_frames', 'in_child', 'let_finish', 'run_hook')
 
 ResultT = TypeVar('ResultT')
 
@@ -15,6 +19,18 @@ PATIENCE = 8
 
 class DeadlinePassed(Exception):
     """The deadline passed before the coroutine had ended."""
+
+
+if sys.version_info < (3, 11):
+
+    class PoolTimeoutError(ConnectionPoolTimeoutError, asyncio.TimeoutError):
+        """For those who expect asyncio's own TimeoutError, which is the built-in one only since Python 3.11."""
+
+else:
+    PoolTimeoutError = ConnectionPoolTimeoutError
+
+#: after these the state of a connection is unknown
+TIMEOUTS = (DeadlinePassed, TimeoutError, asyncio.TimeoutError)
 
 
 class _Frame:
@@ -37,7 +53,11 @@ async def run_hook(pool: object, hook: Callable[..., Awaitable[ResultT]], *args:
     frames = (*outer, frame)
     _frames.set(frames)
     try:
-        return await hook(*args)
+        answer = hook(*args)
+        if not inspect.isawaitable(answer):
+            name = getattr(hook, '__qualname__', None) or show_identity(hook)
+            raise TypeError(f'{name} must be a coroutine function, but returned {show_identity(answer)}')
+        return await answer
     finally:
         frame.pool = None
         if _frames.get() is frames:  # the garbage collector closes a coroutine in whatever context it runs

@@ -3,6 +3,7 @@
 import abc
 from typing import Generic
 
+from .._fork import release_descriptor
 from ..common import ConnectionT, EndpointT
 
 __all__ = ('BaseConnectionManager',)
@@ -79,3 +80,18 @@ class BaseConnectionManager(abc.ABC, Generic[EndpointT, ConnectionT]):
         :return: ``False`` to have the connection disposed of instead of kept; the default says ``True``
         """
         return True
+
+    def on_fork(self, endpoint: EndpointT, conn: ConnectionT) -> None:
+        """Called in a forked child, at once, for each connection of its parent, which goes on using it.
+
+        Whatever the child does must not reach the peer: no farewell, no shutdown. The default releases the child's file
+        descriptor in silence if the connection has a ``fileno()`` or a ``get_extra_info('socket')``, closes it if it
+        is a :class:`socket.socket`, and does nothing else; the pool keeps the connection from being finalized. The only
+        thread is the one that forked; others may have left locks of the connection locked. A plain method:
+        no event loop runs.
+
+        :param endpoint: the endpoint of the connection
+        :param conn: the connection, whatever its state
+        :raises Exception: reported to :data:`sys.unraisablehook`
+        """
+        release_descriptor(conn)

@@ -4,32 +4,34 @@ import asyncio
 import collections
 import inspect
 import logging
-import sys
 import threading
 import warnings
 from asyncio import _get_running_loop
-from typing import Any, Callable, Coroutine, Deque, Optional, Set, Tuple
+from typing import Any, Callable, Coroutine, Deque, Dict, Optional, Set, Tuple
 
+from .. import _fork
 from .._core import (
     CLOSED,
     COLLECT,
     CONNECTION,
     DISPOSE,
+    DISPOSING,
     HOOKS,
     RETURNING,
     SLOT,
     WAITING,
     AsyncPool,
+    Core,
     Record,
     ReentryError,
     Ticket,
     monotonic,
 )
-from ..common import BaseConnectionPool, ConnectionT, EndpointT, check_timeout, is_overridden
-from ..exceptions import ConnectionPoolTimeoutError
-from .background import Background
+from .._messages import show
+from ..common import BaseConnectionPool, ConnectionT, EndpointT, check_manager, check_timeout, is_overridden
+from .background import Background, run_to_suspension
 from .collector import start_collector
-from .hooks import DeadlinePassed, bounded, count_frames, in_child, let_finish, run_hook
+from .hooks import TIMEOUTS, DeadlinePassed, PoolTimeoutError, bounded, count_frames, in_child, let_finish, run_hook
 from .manager import BaseConnectionManager
 from .waiter import Waiter
 
@@ -39,17 +41,6 @@ logger = logging.getLogger(__name__)
 
 #: seconds that ``close`` gives the connections which it disposes of when its timeout is over
 LAST_GRACE = 0.25
-
-if sys.version_info < (3, 11):
-
-    class PoolTimeoutError(ConnectionPoolTimeoutError, asyncio.TimeoutError):
-        """For those who expect asyncio's own TimeoutError, which is the built-in one only since Python 3.11."""
-
-else:
-    PoolTimeoutError = ConnectionPoolTimeoutError
-
-#: after these the state of a connection is unknown
-TIMEOUTS = (DeadlinePassed, TimeoutError, asyncio.TimeoutError)
 
 
 class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[EndpointT, ConnectionT]):
@@ -73,6 +64,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
     :param max_size: connections of one endpoint at the most, 1 or more; default 10
     :param total_max_size: connections of all endpoints at the most, 1 or more; default 100
     :raises ValueError: names the parameter, its value and what is allowed
+    :raises TypeError: the manager lacks a method, is a class, or is one for the other runtime
     """
 
     def __init__(
@@ -89,6 +81,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
         max_size: int = 10,
         total_max_size: int = 100,
     ):
+        check_manager(connection_manager, asynchronous=True)
         own = {name: is_overridden(connection_manager, BaseConnectionManager, name) for name in HOOK_NAMES}
         super().__init__(
             acquire_timeout=acquire_timeout,
@@ -111,14 +104,20 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
             not own['is_reusable'],
             not self._background_collector,
         )
+        self._start_empty()
+        _fork.follow(self)
+
+    def _start_empty(self) -> None:
         self._collector: Optional['asyncio.Task[None]'] = None
         #: disposals under way, and cancelled creations that have not ended yet
         self._background = Background()
         #: connections that the manager is yet to be told to dispose of
-        self._doomed: Set[Record] = set()
+        self._doomed: Dict[Record, None] = {}  # a set would make their order chance
         #: tickets that were woken too late, and who sees to them
         self._lost: Deque[Ticket] = collections.deque()
         self._losing = threading.Lock()
+        #: those of acquires and of cancelled creations that are under way
+        self._tickets: Set[Ticket] = set()
 
     def __del__(self) -> None:
         core = getattr(self, '_core', None)  # the constructor may have failed
@@ -167,6 +166,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
         deadline = None if timeout is None else started + timeout
         waiter = Waiter(self._enter_loop(), lambda: self._lose(ticket))
         ticket = Ticket(0, waiter.notify)
+        self._tickets.add(ticket)
         try:
             await self._serve(ticket, waiter, endpoint, deadline, started)
             if self.closed:  # it may have been disposed of already
@@ -179,6 +179,8 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
             if isinstance(exc, DeadlinePassed):
                 raise PoolTimeoutError(self._describe(endpoint, monotonic() - started)) from None
             raise
+        finally:
+            self._tickets.discard(ticket)
         assert ticket.record is not None
         return ticket.record
 
@@ -210,6 +212,9 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
             conn = await creation
         else:
             conn = await in_child(creation, timeout, lambda task: self._surely(lambda: self._adopt(ticket, task)))
+        if ticket.state != SLOT:  # revoked: this is a forked child
+            self._leave_to_parent(endpoint, conn)
+            self._refuse_closed()
         if not self._core.fulfil(ticket, conn, monotonic()):
             assert ticket.record is not None
             self._dispose(ticket.record)
@@ -218,9 +223,15 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
     def _adopt(self, ticket: Ticket, task: 'asyncio.Task[Any]') -> None:
         """A creation goes on (to its end, it is cancelled) without its caller: it has the ticket's slot."""
         orphan = Ticket(0, _nothing)
+        if ticket.state != SLOT:  # revoked
+            return
         self._core.transfer(ticket, orphan)
+        self._tickets.add(orphan)
 
         def settle(task: 'asyncio.Task[Any]') -> None:
+            self._tickets.discard(orphan)
+            if orphan.state != SLOT:  # revoked
+                return
             if not task.done() or task.cancelled() or task.exception() is not None:
                 self._core.fail(orphan)
             else:  # too late for its caller
@@ -243,7 +254,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
             return True
         ticket.dirty = True
         await bounded(run_hook(self, manager.on_connection_dead, endpoint, conn), _remaining(deadline))
-        if self.closed:  # it may have been disposed of already
+        if self.closed or ticket.state != CONNECTION:  # it may have been disposed of already, or was revoked
             self._refuse_closed()
         self._core.replace(ticket, monotonic())
         ticket.dirty = False
@@ -267,6 +278,8 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
         except Exception:
             ticket.dirty = False
             raise
+        if ticket.state != CONNECTION:  # revoked
+            self._refuse_closed()
         ticket.dirty = False
         return answer
 
@@ -394,7 +407,9 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
 
     def _dispose(self, record: Record) -> 'Optional[asyncio.Task[None]]':
         """Have the manager dispose of a doomed connection, whatever becomes of the caller. Returns the task, if any."""
-        self._doomed.add(record)
+        if record.state != DISPOSING:  # in a forked child it is the parent's
+            return None
+        self._doomed[record] = None
         running, own = _get_running_loop(), self._loop
         if running is not None and (running is own or own is None or not own.is_running()):
             task = running.create_task(self._dispose_of(record, self._dispose_timeout))
@@ -403,31 +418,20 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
         if own is not None and not own.is_closed():  # it runs in another thread, or will run again
             own.call_soon_threadsafe(self._dispose, record)
         else:
-            self._dispose_by_hand(record)
+            run_to_suspension(self._dispose_of(record, None))
         return None
 
     async def _dispose_of(self, record: Record, timeout: Optional[float]) -> None:
         if not record.claim():  # what a closed loop has left undone is taken up by another one
             return
-        self._doomed.discard(record)
+        self._doomed.pop(record, None)
         endpoint = record.key
         try:
             await bounded(run_hook(self, self._connection_manager.dispose, endpoint, record.conn), timeout)
         except Exception as exc:
-            logger.error('disposing of a connection to %r failed', endpoint, exc_info=exc)
+            logger.error('disposing of a connection to %s failed', show(endpoint), exc_info=exc)
         finally:
             self._surely(lambda: self._core.disposed(record))
-
-    def _dispose_by_hand(self, record: Record) -> None:
-        """Dispose of a connection where no loop runs nor ever will: the manager's coroutine runs as far as it gets."""
-        disposal = self._dispose_of(record, None)
-        try:
-            disposal.send(None)
-            disposal.close()
-        except StopIteration:
-            pass
-        except RuntimeError as exc:  # it awaits something although it is being closed
-            logger.error('disposing of a connection after the end of its event loop failed', exc_info=exc)
 
     def _end_disposal(self, record: Record, task: 'asyncio.Task[None]') -> None:
         """The task of a disposal has ended. Perhaps it was cancelled before it had begun."""
@@ -463,8 +467,9 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
         """Wait until all slots are free, but for those whose hook the caller is in."""
         waiter = Waiter(asyncio.get_running_loop())
         ticket = Ticket(0, waiter.notify)
+        core = self._core
         excused = count_frames(self)
-        if self._core.join(ticket, excused):
+        if core.join(ticket, excused):
             return True
         try:
             while not self._core.drained(excused):
@@ -472,7 +477,15 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
                     return self._core.drained(excused)
             return True
         finally:
-            self._surely(lambda: self._core.leave(ticket, excused))
+            if core is self._core:  # this is not a forked child
+                self._surely(lambda: core.leave(ticket, excused))
+
+    def _renew_facade(self, core: Core) -> None:
+        _fork.keep(self._loop, self._collector, self._background)  # tasks complain when they are finalized
+        for ticket in self._tickets:
+            ticket.revoke()
+        self._renew(core)
+        self._start_empty()
 
 
 #: the hooks of a manager that cost nothing unless they are overridden

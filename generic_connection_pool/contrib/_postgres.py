@@ -6,6 +6,21 @@ from typing import Any, Mapping
 DsnParameters = Mapping[str, Mapping[str, Any]]
 
 
+def check_parameters(dsn_params: DsnParameters) -> DsnParameters:
+    """Return connect keywords as they are. What is wrong with them is told without their values, which are secret.
+
+    :raises TypeError: they are no mapping of mappings
+    """
+    if not isinstance(dsn_params, Mapping):
+        kind = type(dsn_params).__name__
+        raise TypeError(f'dsn_params must be a mapping of connect keywords by endpoint, not a {kind}')
+    for endpoint, params in dsn_params.items():
+        if not isinstance(params, Mapping):
+            kind = type(params).__name__
+            raise TypeError(f'dsn_params[{endpoint!r}] must be a mapping of connect keywords, not a {kind}')
+    return dsn_params
+
+
 def connect_parameters(dsn_params: DsnParameters, endpoint: str) -> Mapping[str, Any]:
     """Return the connect keywords of an endpoint.
 

@@ -8,6 +8,8 @@ import socket
 import time
 from typing import Any, List, Optional, Sequence, Tuple
 
+from .._fork import unfinished
+
 #: what :func:`socket.getaddrinfo` answers, one entry an address
 AddressInfo = Tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
 
@@ -131,9 +133,11 @@ def connect_tcp(addresses: Sequence[AddressInfo], where: str, deadline: Deadline
         try:
             timeout = deadline.left(parts=len(addresses) - tried)
             sock = socket.socket(family, kind, protocol)
+            unfinished.add(sock)
             sock.settimeout(timeout)
             sock.connect(address)
             sock.settimeout(None)
+            unfinished.discard(sock)
             return sock
         except BaseException as exc:
             if sock is not None:
@@ -150,6 +154,7 @@ def new_unix_socket() -> socket.socket:
     if family is None:
         raise OSError(errno.EAFNOSUPPORT, 'this platform has no UNIX sockets')
     sock = socket.socket(family, socket.SOCK_STREAM)
+    unfinished.add(sock)
     sock.setblocking(False)
     return sock
 
@@ -168,4 +173,5 @@ def try_connect_unix(sock: socket.socket, path: pathlib.Path) -> bool:
         return False
     except OSError as exc:
         raise connect_error(str(path), [exc]) from exc
+    unfinished.discard(sock)
     return True

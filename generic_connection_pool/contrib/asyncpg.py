@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from .._fork import release_descriptor
 from ..asyncio.manager import BaseConnectionManager
 from . import _streams
-from ._postgres import DsnParameters, connect_parameters, malformed_dsn
+from ._postgres import DsnParameters, check_parameters, connect_parameters, malformed_dsn
 from ._sockets import is_quiet
 
 __all__ = ('DbConnection', 'DbConnectionManager', 'DbEndpoint', 'DsnParameters')
@@ -44,7 +45,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, DbConnection]):
 
     def __init__(self, dsn_params: DsnParameters):
         """:param dsn_params: the keyword arguments of ``asyncpg.connect()`` for each endpoint, by its name"""
-        self._dsn_params = dsn_params
+        self._dsn_params = check_parameters(dsn_params)
 
     async def create(self, endpoint: DbEndpoint) -> DbConnection:
         """Log in to the database of an endpoint.
@@ -93,8 +94,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, DbConnection]):
         """
         if conn.is_closed():
             return False
-        # asyncpg has no public way to its socket; without one, what the loop has noticed has to do
-        transport: Any = getattr(conn, '_transport', None)
+        # without a socket to look at, what the loop has noticed has to do
+        transport = _transport_of(conn)
         sock = None if transport is None else transport.get_extra_info('socket')
         if sock is None or is_quiet(sock.fileno()):
             return True
@@ -126,6 +127,14 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, DbConnection]):
         except _ERRORS as exc:
             logger.warning('a connection to %r was closed: it could not be cleaned up: %s', endpoint, exc)
 
+    def on_fork(self, endpoint: DbEndpoint, conn: DbConnection) -> None:
+        """Release the descriptor that a session of the parent has in the child, without logging out.
+
+        :param endpoint: the name of the endpoint
+        :param conn: the connection
+        """
+        release_descriptor(_transport_of(conn))
+
     def is_reusable(self, endpoint: DbEndpoint, conn: DbConnection, exc: BaseException) -> bool:
         """Tell whether a session can go on although its user's code failed.
 
@@ -141,6 +150,11 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, DbConnection]):
             return False
         # a server that says FATAL hangs up next
         return getattr(exc, 'severity_en', None) not in ('FATAL', 'PANIC')
+
+
+def _transport_of(conn: DbConnection) -> Any:
+    # asyncpg has no public way to it
+    return getattr(conn, '_transport', None)
 
 
 async def _roll_back(conn: DbConnection) -> None:

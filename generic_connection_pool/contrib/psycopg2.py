@@ -11,8 +11,9 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 import psycopg2
 import psycopg2.extensions as pg
 
+from .._fork import release_descriptor
 from ..threading.manager import BaseConnectionManager
-from ._postgres import DsnParameters, connect_parameters, malformed_dsn
+from ._postgres import DsnParameters, check_parameters, connect_parameters, malformed_dsn
 from ._sockets import is_quiet
 
 __all__ = ('DbConnectionManager', 'DbEndpoint', 'DsnParameters')
@@ -43,7 +44,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, pg.connection]):
 
     def __init__(self, dsn_params: DsnParameters):
         """:param dsn_params: the keyword arguments of ``psycopg2.connect()`` for each endpoint, by its name"""
-        self._dsn_params = dsn_params
+        self._dsn_params = check_parameters(dsn_params)
         # who has acquired a connection, and its session attributes then, by its id()
         self._loans: Dict[int, Tuple[int, Tuple[Any, ...]]] = {}
 
@@ -155,6 +156,17 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, pg.connection]):
         except BaseException:
             conn.close()
             raise
+
+    def on_fork(self, endpoint: DbEndpoint, conn: pg.connection) -> None:
+        """Release the descriptor that a session of the parent has in the child, without logging out.
+
+        The connection object stays open, since closing it would wait for a lock that a thread of the parent may hold.
+
+        :param endpoint: the name of the endpoint
+        :param conn: the connection
+        """
+        self._loans.pop(id(conn), None)
+        release_descriptor(conn)
 
     def is_reusable(self, endpoint: DbEndpoint, conn: pg.connection, exc: BaseException) -> bool:
         """Tell whether a session can go on although its user's code failed.

@@ -7,6 +7,8 @@ import ssl
 import threading
 from typing import Dict, Generator, Optional, Tuple, Union
 
+from .._fork import release_descriptor, unfinished
+from .._messages import show
 from ..common import EndpointT
 from ..threading.manager import BaseConnectionManager
 from ._sockets import Deadline, close_socket, connect_tcp, is_quiet, resolve
@@ -138,6 +140,8 @@ class SslSocketConnectionManager(SslSocketAlivenessCheckingMixin[SslEndpoint]):
 
     def __init__(self, ssl_context: ssl.SSLContext):
         """:param ssl_context: how to secure and to verify; ``ssl.create_default_context()`` is a good choice"""
+        if not callable(getattr(ssl_context, 'wrap_socket', None)):
+            raise TypeError(f'ssl_context must be an ssl.SSLContext, not {show(ssl_context)}')
         self._ssl_context = ssl_context
         # the threads that have acquired connections
         self._holders: Dict[ssl.SSLSocket, int] = {}
@@ -158,9 +162,11 @@ class SslSocketConnectionManager(SslSocketAlivenessCheckingMixin[SslEndpoint]):
         try:
             # wrapping moves the descriptor to a new socket and leaves the old one closed
             sock = tls = self._ssl_context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+            unfinished.add(tls)
             tls.settimeout(deadline.left())
             tls.do_handshake()
             tls.settimeout(None)
+            unfinished.discard(tls)
         except TimeoutError as exc:
             sock.close()
             raise TimeoutError(f'no TLS handshake with {_where(host, port)} in time: {exc}') from exc
@@ -205,6 +211,15 @@ class SslSocketConnectionManager(SslSocketAlivenessCheckingMixin[SslEndpoint]):
         :param conn: the socket
         """
         self._holders.pop(conn, None)
+
+    def on_fork(self, endpoint: SslEndpoint, conn: ssl.SSLSocket) -> None:
+        """Close a socket of the parent in the child, without a goodbye.
+
+        :param endpoint: the endpoint of the socket
+        :param conn: the socket
+        """
+        self._holders.pop(conn, None)
+        release_descriptor(conn)
 
     def is_reusable(self, endpoint: SslEndpoint, conn: ssl.SSLSocket, exc: BaseException) -> bool:
         """Say no, for the reason given at :meth:`TcpSocketConnectionManager.is_reusable`.

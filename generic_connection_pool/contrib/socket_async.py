@@ -6,6 +6,8 @@ import socket
 import ssl as _ssl
 from typing import Optional, Tuple, Union
 
+from .._fork import release_descriptor
+from .._messages import show
 from ..asyncio.manager import BaseConnectionManager
 from ..common import EndpointT
 from ._sockets import connect_error, is_quiet, resolve
@@ -69,6 +71,14 @@ class StreamAlivenessCheckingMixin(BaseConnectionManager[EndpointT, Stream]):
             return False
         return await read_pending_input(writer.is_closing, sock.fileno) and nothing_unread(reader)
 
+    def on_fork(self, endpoint: EndpointT, conn: Stream) -> None:
+        """Release the descriptor that a stream of the parent has in the child, without a goodbye.
+
+        :param endpoint: the endpoint of the stream
+        :param conn: the stream
+        """
+        release_descriptor(conn[1])
+
 
 class TcpSocketConnectionManager(SocketAlivenessCheckingMixin[TcpEndpoint]):
     """Plain TCP sockets that do not block, for ``loop.sock_recv`` and the like. The endpoint is an IP address and port.
@@ -125,6 +135,9 @@ class TcpStreamConnectionManager(StreamAlivenessCheckingMixin[TcpStreamEndpoint]
         """:param ssl: ``None`` (the default) or ``False`` for plain TCP, ``True`` for TLS that verifies certificates as
         ``ssl.create_default_context()`` does, or a context of one's own
         """
+        # what is merely false must not mean plain TCP
+        if not (ssl is None or isinstance(ssl, (bool, _ssl.SSLContext))):
+            raise TypeError(f'ssl must be None, a bool or an ssl.SSLContext, not {show(ssl)}')
         # made once: asyncio would read the certificates of all authorities again for every connection
         self._ssl_context: Optional[_ssl.SSLContext] = _ssl.create_default_context() if ssl is True else ssl or None
 

@@ -32,7 +32,7 @@ def _collect(pool_ref: 'weakref.ref[ConnectionPool[Any, Any]]', ticket: Ticket) 
     while True:
         ticket.wait(delay)
         pool = pool_ref()
-        if pool is None or pool.closed:
+        if pool is None or pool.closed or pool._lacks_collector:  # if a hook has forked here, the child starts another
             return
         try:
             delay = pool._dispose_all_due(ticket)

@@ -3,10 +3,12 @@
 import logging
 import threading
 import warnings
-from typing import Any, Optional
+from typing import Any, List, Optional
 
-from .._core import CLOSED, CONNECTION, SLOT, WAITING, Record, ThreadPool, Ticket, monotonic
-from ..common import BaseConnectionPool, ConnectionT, EndpointT, check_timeout, is_overridden
+from .. import _fork
+from .._core import CLOSED, CONNECTION, SLOT, WAITING, Core, Record, ThreadPool, Ticket, monotonic
+from .._messages import show
+from ..common import BaseConnectionPool, ConnectionT, EndpointT, check_manager, check_timeout, is_overridden
 from ..exceptions import ConnectionPoolTimeoutError
 from .collector import start_collector
 from .manager import BaseConnectionManager
@@ -16,6 +18,7 @@ __all__ = ('ConnectionPool',)
 
 logger = logging.getLogger(__name__)
 
+WORKERS_NAME = 'gcp-disposer'
 #: seconds that ``close`` gives the connections which it disposes of when its timeout is over
 LAST_GRACE = 0.25
 #: threads that dispose of connections side by side when a pool is closed within a timeout
@@ -40,6 +43,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
     :param max_size: connections of one endpoint at the most, 1 or more; default 10
     :param total_max_size: connections of all endpoints at the most, 1 or more; default 100
     :raises ValueError: names the parameter, its value and what is allowed
+    :raises TypeError: the manager lacks a method, is a class, or is one for the other runtime
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
         max_size: int = 10,
         total_max_size: int = 100,
     ):
+        check_manager(connection_manager, asynchronous=False)
         own = {name: is_overridden(connection_manager, BaseConnectionManager, name) for name in HOOKS}
         super().__init__(
             acquire_timeout=acquire_timeout,
@@ -79,8 +84,13 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
             not own['is_reusable'],
             not self._background_collector,
             self._dispose_timeout,
-            Workers('gcp-disposer'),
+            Workers(WORKERS_NAME),
         )
+        #: who waits for the pool to be empty
+        self._closers: List[Ticket] = []
+        #: after a fork; it is started when there is something to be collected
+        self._lacks_collector = False
+        _fork.follow(self)
         if self._background_collector:
             start_collector(self)
 
@@ -126,6 +136,9 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
         started = monotonic()
         timeout = self._acquire_timeout if timeout is None else check_timeout(timeout)
         deadline = None if timeout is None else started + timeout
+        if self._lacks_collector:
+            self._lacks_collector = False
+            start_collector(self)
         self._core.request(ticket, endpoint, started)
         while True:
             state = ticket.state  # read first: a ticket that no longer waits gets no more victims
@@ -161,6 +174,8 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
             return True
         ticket.dirty = True
         manager.on_connection_dead(endpoint, record.conn)
+        if ticket.state != CONNECTION:  # revoked
+            self._refuse_closed()
         self._core.replace(ticket, monotonic())
         ticket.dirty = False
         return False
@@ -184,6 +199,8 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
         except Exception:
             ticket.dirty = False
             raise
+        if ticket.state != CONNECTION:  # revoked
+            self._refuse_closed()
         ticket.dirty = False
         return answer
 
@@ -253,19 +270,32 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
     def _drain(self, deadline: Optional[float]) -> bool:
         """Wait until all slots are free, but for those in the hands of this thread itself."""
         ticket = Ticket(0)
+        core = self._core
         excused = self._slots_in_hand()
-        if self._core.join(ticket, excused):
+        if core.join(ticket, excused):
             return True
         try:
+            self._closers.append(ticket)
             while not self._core.drained(excused):
                 if not ticket.wait(_remaining(deadline)):
                     return self._core.drained(excused)
             return True
         finally:
-            self._core.leave(ticket, excused)
+            if core is self._core:  # this is not a child that was forked meanwhile
+                core.leave(ticket, excused)
+            if ticket in self._closers:
+                self._closers.remove(ticket)
+
+    def _renew_facade(self, core: Core) -> None:
+        self._workers.forget()
+        _fork.keep(self._workers)
+        self._renew(core, Workers(WORKERS_NAME))
+        for ticket in self._closers:
+            ticket.wake()
+        self._lacks_collector = self._background_collector and not core.closed
 
     def _log_failure(self, record: Record, exc: Exception) -> None:
-        logger.error('disposing of a connection to %r failed', record.key, exc_info=exc)
+        logger.error('disposing of a connection to %s failed', show(record.key), exc_info=exc)
 
 
 #: the hooks of a manager that cost nothing unless they are overridden

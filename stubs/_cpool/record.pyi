@@ -2,7 +2,7 @@ from typing import Any
 
 from typing_extensions import disjoint_base
 
-__all__ = ('DISPOSING', 'GONE', 'IDLE_CORE', 'IDLE_EXTRA', 'LENT', 'RETURNING', 'Record')
+__all__ = ('DISPOSING', 'GONE', 'IDLE_CORE', 'IDLE_EXTRA', 'INHERITED', 'LENT', 'RETURNING', 'Record')
 
 IDLE_CORE: int
 IDLE_EXTRA: int
@@ -10,6 +10,7 @@ LENT: int
 RETURNING: int
 DISPOSING: int
 GONE: int
+INHERITED: int
 
 @disjoint_base
 class Record:
