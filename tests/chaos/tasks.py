@@ -36,9 +36,9 @@ class SocketTasks:
         for _ in turn.questions():
             token = turn.new_token()
             await asyncio.wait_for(self.send(conn, question_line(token, turn.pause())), PATIENCE_OF_USERS)
-            if turn.wants(0.1):
+            if turn.wants(0.06):
                 raise Bored
-            timeout = turn.impatience() if turn.wants(0.15) else PATIENCE_OF_USERS
+            timeout = turn.impatience() if turn.wants(0.08) else PATIENCE_OF_USERS
             answer = await asyncio.wait_for(self.receive_line(conn), timeout)
             turn.answered(token, from_line(answer))
 
@@ -124,7 +124,7 @@ class PostgresTasks:
                     turn.cancels = True
                     milliseconds = turn.dice.randrange(1, 30)
                     await conn.execute(f'SET LOCAL statement_timeout = {milliseconds}', timeout=PATIENCE_OF_USERS)
-            if turn.wants(0.15):
+            if turn.wants(0.1):
                 try:
                     await self._ask(conn, turn, turn.impatience())
                 except asyncio.TimeoutError:
@@ -155,7 +155,7 @@ async def run_user(
     while not over.is_set():
         turn = Turn(ledger, kind.name, dice)
         request = asyncio.ensure_future(_request(pool, kind, turn))
-        if turn.wants(0.15):
+        if turn.wants(0.1):
             await asyncio.wait({request}, timeout=dice.uniform(0.0, 0.03))
             request.cancel()
         await asyncio.wait({request})

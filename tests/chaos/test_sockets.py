@@ -5,6 +5,7 @@ import threading
 from typing import Any, Tuple
 
 import pytest
+from chaos import turns
 from chaos.ledger import Ledger
 from chaos.network import PATIENCE
 from chaos.proxy import SILENT, Fault, Proxy
@@ -189,7 +190,13 @@ async def test_with_a_manager_that_always_reuses_the_next_task_gets_the_answer_o
     await pool.close(timeout=5)
 
 
-def test_the_load_finds_a_manager_that_always_reuses(threads: Setting) -> None:
+@pytest.fixture
+def restless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Users that hardly rest between their turns."""
+    monkeypatch.setattr(turns, 'LONGEST_REST', 0.01)
+
+
+def test_the_load_finds_a_manager_that_always_reuses(threads: Setting, restless: None) -> None:
     ledger, over = Ledger(), threading.Event()
     kind = threads[2]
     reuse_always(kind)
@@ -204,7 +211,7 @@ def test_the_load_finds_a_manager_that_always_reuses(threads: Setting) -> None:
     pool.close(timeout=5)
 
 
-async def test_the_load_of_tasks_finds_a_manager_that_always_reuses(tasks: Setting) -> None:
+async def test_the_load_of_tasks_finds_a_manager_that_always_reuses(tasks: Setting, restless: None) -> None:
     ledger, over = Ledger(), threading.Event()
     kind = tasks[2]
     reuse_always(kind)

@@ -38,9 +38,9 @@ class SocketThreads:
             token = turn.new_token()
             sock.settimeout(PATIENCE_OF_USERS)
             sock.sendall(question_line(token, turn.pause()))
-            if turn.wants(0.1):
+            if turn.wants(0.06):
                 raise Bored
-            if turn.wants(0.15):
+            if turn.wants(0.08):
                 sock.settimeout(turn.impatience())
             turn.answered(token, from_line(self.receive_line(sock)))
 
@@ -99,14 +99,14 @@ class PostgresThreads:
             for _ in turn.questions():
                 mood = turn.dice.random()
                 # from now on: a statement timeout lasts as long as the transaction
-                turn.cancels = turn.cancels or mood < 0.2
+                turn.cancels = turn.cancels or mood < 0.15
                 with contextlib.ExitStack() as stack:
                     stack.enter_context(_after(PATIENCE_OF_USERS, cut, conn))
                     if mood < 0.1:
                         cursor.execute('SET LOCAL statement_timeout = %s', (turn.dice.randrange(1, 30),))
-                    elif mood < 0.2:
+                    elif mood < 0.15:
                         stack.enter_context(_after(turn.impatience(), self._cancel, conn.info.backend_pid))
-                    elif mood < 0.3:
+                    elif mood < 0.2:
                         stack.enter_context(_after(turn.impatience(), cut, conn))
                     try:
                         self._ask(cursor, turn)

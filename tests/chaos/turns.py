@@ -13,7 +13,7 @@ PATIENCE_OF_USERS = 0.5
 #: seconds that a server takes for an answer at the most
 LONGEST_ANSWER = 0.03
 #: seconds that a user rests between its turns at the most
-LONGEST_REST = 0.2
+LONGEST_REST = 0.4
 
 _numbers = itertools.count(1)
 

@@ -147,7 +147,7 @@ class Load:
     :param users: of each pool
     """
 
-    def __init__(self, servers: Servers, ledger: Ledger, seed: str, users: int = 4):
+    def __init__(self, servers: Servers, ledger: Ledger, seed: str, users: int = 5):
         self._servers = servers
         self._ledger = ledger
         self._seed = seed
@@ -157,7 +157,7 @@ class Load:
         self._pools: List[Any] = []
         dice = random.Random(seed)
         self._options: Dict[str, Any] = {
-            'max_size': 3,
+            'max_size': 2,
             'min_idle': dice.randrange(3),
             'idle_timeout': dice.choice((0.0, 0.1, 60.0)),
             'max_lifetime': dice.choice((0.5, 3600.0)),
