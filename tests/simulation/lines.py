@@ -58,7 +58,7 @@ class LineTracer:
         if event == 'line':
             stage = self.stage
             stage.step('' if stage.choices.trace is None else _place(frame))
-            # the interpreter does nothing at this line and looks for no signals there; it is not prepared for exceptions
+            # at a bare "try:" the interpreter does nothing, so it looks for no signals and expects no exception there
             if stage.running.fuse and not _is_try(frame):
                 stage.burn('between two lines')
         return self.step_or_burn

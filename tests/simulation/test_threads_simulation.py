@@ -9,7 +9,7 @@ from generic_connection_pool import core_implementation
 from simulation import threads_world
 from simulation.choices import Choices
 from simulation.crew import dismiss
-from simulation.planted import PLANTED, Defect
+from simulation.planted import PLANTED, Defect, a_closed_pool_goes_on_serving
 from simulation.recorded import Run, recorded_runs
 from simulation.shrinking import shrink
 
@@ -65,7 +65,8 @@ def test_the_decisions_of_a_run_give_the_same_run() -> None:
 
 def test_decisions_to_be_made_again_are_reduced_to_what_is_possible_and_then_are_none() -> None:
     choices = Choices(0, [5, 1, 7])
-    assert [choices.below(3), choices.below(1), choices.pick('ab'), choices.below(4), choices.below(9)] == [2, 0, 'b', 3, 0]
+    made = [choices.below(3), choices.below(1), choices.pick('ab'), choices.below(4), choices.below(9)]
+    assert made == [2, 0, 'b', 3, 0]
     assert choices.made == [2, 1, 3, 0]
 
 
@@ -95,24 +96,19 @@ def test_a_defect_is_found(defect: Defect, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_failure_is_replayed_and_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    from generic_connection_pool.threading import pool
+    defect = next(defect for defect in PLANTED if defect.plant is a_closed_pool_goes_on_serving)
+    defect.plant(monkeypatch)
 
-    monkeypatch.setattr(pool, '_remaining', lambda deadline: None)
-
-    def fails(script: List[int]) -> bool:
+    def failure(choices: Choices) -> str:
         try:
-            threads_world.run(Choices(0, script))
+            threads_world.run(choices, defect.tilt)
         except AssertionError as exc:
-            return str(exc).startswith('no bound')
-        return False
+            return str(exc).partition(':')[0]
+        return ''
 
-    for seed in range(MOST_RUNS):
-        choices = Choices(seed)
-        try:
-            threads_world.run(choices)
-        except AssertionError:
-            if len(choices.made) > 150:
-                break
-    assert fails(choices.made)
-    shrunk = shrink(fails, choices.made, 10.0)
-    assert fails(shrunk) and len(shrunk) < len(choices.made) / 2
+    runs = (Choices(seed) for seed in range(MOST_RUNS))
+    failed = next(choices for choices in runs if failure(choices) in defect.failures and len(choices.made) > 60)
+    assert failure(Choices(0, failed.made)) in defect.failures
+    shrunk = shrink(lambda script: failure(Choices(0, script)) in defect.failures, failed.made, 10.0)
+    assert failure(Choices(0, shrunk)) in defect.failures
+    assert len(shrunk) < len(failed.made) and sum(shrunk) < sum(failed.made) / 2
