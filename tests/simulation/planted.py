@@ -32,7 +32,7 @@ def pure(module: str) -> Any:
 #: where hooks often fail
 TROUBLE = {'by_line': False, 'calm': 8}
 #: where the collector has much to do
-COLLECTOR = {'background_collector': True, 'max_lifetime': 2.0, 'idle_timeout': 0.5, 'min_idle': 0}
+COLLECTOR = {'background_collector': True, 'by_line': False, 'max_lifetime': 2.0, 'idle_timeout': 0.5, 'min_idle': 0}
 
 # -- in the core
 
@@ -171,7 +171,7 @@ FACADE = [
     Defect(a_closed_pool_goes_on_serving, ('handed out by a closed pool',), TROUBLE),
     Defect(closing_leaves_what_is_in_use, ('left open by a forced close',), {'by_line': False}),
     Defect(a_worker_that_leaves_is_still_counted_on, ('deadlock',), {'endpoints': 3, 'interrupts': False}),
-    Defect(the_collector_dies_of_an_error, ('the collector is gone',), {**COLLECTOR, 'by_line': False, 'calm': 2, 'haste': 4}),
+    Defect(the_collector_dies_of_an_error, ('the collector is gone',), {**COLLECTOR, 'calm': 2, 'haste': 4}),
     Defect(an_interrupt_in_a_job_is_swallowed, ('swallowed',), {**TROUBLE, 'threads_fail': True}),
 ]
 
