@@ -6,7 +6,7 @@ PYTHONS ?=
 # for how long each part of a soak runs, for each core
 SECONDS ?= 600
 
-.PHONY: help demo test typecheck lint soak flat sanitize coverage hazards mutation bench build clean
+.PHONY: help demo test typecheck lint soak flat sanitize coverage hazards mutation fuzz bench build clean
 
 help:
 	@echo 'make demo                    install the package into .venv/demo and run examples/demo.py'
@@ -19,6 +19,7 @@ help:
 	@echo 'make coverage [COVERAGE=]    measure what the suite runs: branches of the Python code, lines of the compiled core'
 	@echo 'make hazards                 put each known hazard back into the code: does the suite notice?'
 	@echo 'make mutation [MUTATION=]    change the pure core in some 2,000 ways: does the suite notice?'
+	@echo 'make fuzz [SECONDS=600]      have random bytes operate both cores, guided by coverage (Python 3.11 to 3.13)'
 	@echo 'make bench [BENCH=--quick]   measure what the library has to reach, in comparison with release 0.8.1'
 	@echo 'make build                   build the sdist and a wheel into dist/'
 	@echo 'make clean                   remove everything that was made'
@@ -66,6 +67,13 @@ hazards: .venv/coverage/installed
 
 mutation: .venv/mutation/installed
 	nice .venv/mutation/bin/python tests/mutation/run.py --work .venv/mutation-work $(MUTATION)
+
+# It runs from within its environment, in which it leaves what it has found: a file crash-..., to be given to it again.
+fuzz:
+	$(PYTHON) -m venv .venv/fuzz
+	rm -rf build
+	GENERIC_CONNECTION_POOL_PURE=0 .venv/fuzz/bin/python -m pip install --quiet --disable-pip-version-check '.[fuzz]'
+	cd .venv/fuzz && bin/python ../../tests/fuzz/atheris_core.py -max_total_time=$(SECONDS)
 
 # With release 0.8.1, which needs an environment of its own, as the rival. BENCH is for run.py: see benchmarks/README.md.
 bench:
