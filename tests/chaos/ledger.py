@@ -10,6 +10,9 @@ __all__ = ('BACK_WITHIN', 'Ledger')
 
 #: seconds within which service has to be back after the server's return
 BACK_WITHIN = 1.0
+#: seconds that a user waits for a connection, or for an answer, at the least; and how many times the seconds that a
+#: client without a pool takes: who gives up before it could have connected is never served
+PATIENCE_OF_USERS, PATIENT_TIMES = 0.5, 4
 #: seconds until service that does not come back is given up
 GIVE_UP = 20.0
 
@@ -27,6 +30,8 @@ class Ledger:
         #: seconds until service was back, by kind: the longest
         self.longest_recovery: Dict[str, float] = {}
         self.recoveries = 0
+        #: seconds that users wait, on a machine as busy as it is just now
+        self.patience = PATIENCE_OF_USERS
         #: of these, how many took longer than they should on a machine that kept everybody waiting
         self.excused = 0
         #: seconds that clients without a pool took for a request meanwhile: the most
@@ -94,6 +99,7 @@ class Ledger:
             before = time.monotonic()
             ask()
             slowest = max(slowest, time.monotonic() - before)
+            self.patience = max(PATIENCE_OF_USERS, PATIENT_TIMES * slowest)
         with self._lock:
             self.longest_control = max(self.longest_control, slowest)
             for kind, seconds in self._returns.items():

@@ -8,7 +8,7 @@ import threading
 from typing import Any, Optional
 
 from chaos.ledger import Ledger
-from chaos.turns import PATIENCE_OF_USERS, Bored, Cut, Turn, from_line, question_line, whole_line
+from chaos.turns import Bored, Cut, Turn, from_line, question_line, whole_line
 
 from generic_connection_pool.asyncio import ConnectionPool
 from generic_connection_pool.contrib.socket_async import TcpSocketConnectionManager, TcpStreamConnectionManager
@@ -35,10 +35,10 @@ class SocketTasks:
     async def use(self, conn: Any, turn: Turn) -> None:
         for _ in turn.questions():
             token = turn.new_token()
-            await asyncio.wait_for(self.send(conn, question_line(token, turn.pause())), PATIENCE_OF_USERS)
+            await asyncio.wait_for(self.send(conn, question_line(token, turn.pause())), turn.patience)
             if turn.wants(0.06):
                 raise Bored
-            timeout = turn.impatience() if turn.wants(0.08) else PATIENCE_OF_USERS
+            timeout = turn.impatience() if turn.wants(0.08) else turn.patience
             answer = await asyncio.wait_for(self.receive_line(conn), timeout)
             turn.answered(token, from_line(answer))
 
@@ -118,12 +118,12 @@ class PostgresTasks:
         for _ in turn.questions():
             if turn.wants(0.2):
                 # left open unless the user happens to end it
-                await conn.execute('BEGIN', timeout=PATIENCE_OF_USERS)
+                await conn.execute('BEGIN', timeout=turn.patience)
                 if turn.wants(0.5):
                     # from now on: it lasts as long as the transaction
                     turn.cancels = True
                     milliseconds = turn.dice.randrange(1, 30)
-                    await conn.execute(f'SET LOCAL statement_timeout = {milliseconds}', timeout=PATIENCE_OF_USERS)
+                    await conn.execute(f'SET LOCAL statement_timeout = {milliseconds}', timeout=turn.patience)
             if turn.wants(0.1):
                 try:
                     await self._ask(conn, turn, turn.impatience())
@@ -131,11 +131,11 @@ class PostgresTasks:
                     if conn.is_closed() or conn.is_in_transaction() or turn.wants(0.5):
                         raise
             else:
-                await self._ask(conn, turn, PATIENCE_OF_USERS)
+                await self._ask(conn, turn, turn.patience)
             if turn.wants(0.1):
                 raise Bored
             if not conn.is_closed() and conn.is_in_transaction() and turn.wants(0.3):
-                await conn.execute('COMMIT', timeout=PATIENCE_OF_USERS)
+                await conn.execute('COMMIT', timeout=turn.patience)
 
     async def _ask(self, conn: Any, turn: Turn, timeout: float) -> None:
         token = turn.new_token()

@@ -9,7 +9,7 @@ import threading
 from typing import Any, Callable, Iterator
 
 from chaos.ledger import Ledger
-from chaos.turns import PATIENCE_OF_USERS, Bored, Cut, Turn, from_line, question_line, whole_line
+from chaos.turns import Bored, Cut, Turn, from_line, question_line, whole_line
 
 from generic_connection_pool.contrib.socket import SslSocketConnectionManager, TcpSocketConnectionManager
 from generic_connection_pool.threading import ConnectionPool
@@ -36,7 +36,7 @@ class SocketThreads:
     def use(self, sock: socket.socket, turn: Turn) -> None:
         for _ in turn.questions():
             token = turn.new_token()
-            sock.settimeout(PATIENCE_OF_USERS)
+            sock.settimeout(turn.patience)
             sock.sendall(question_line(token, turn.pause()))
             if turn.wants(0.06):
                 raise Bored
@@ -101,7 +101,7 @@ class PostgresThreads:
                 # from now on: a statement timeout lasts as long as the transaction
                 turn.cancels = turn.cancels or mood < 0.15
                 with contextlib.ExitStack() as stack:
-                    stack.enter_context(_after(PATIENCE_OF_USERS, cut, conn))
+                    stack.enter_context(_after(turn.patience, cut, conn))
                     if mood < 0.1:
                         cursor.execute('SET LOCAL statement_timeout = %s', (turn.dice.randrange(1, 30),))
                     elif mood < 0.15:

@@ -6,10 +6,8 @@ import time
 
 from chaos.ledger import Ledger
 
-__all__ = ('PATIENCE_OF_USERS', 'Bored', 'Cut', 'Turn', 'whole_line')
+__all__ = ('Bored', 'Cut', 'Turn', 'whole_line')
 
-#: seconds that a user waits for a connection, or for an answer
-PATIENCE_OF_USERS = 0.5
 #: seconds that a server takes for an answer at the most
 LONGEST_ANSWER = 0.03
 #: seconds that a user rests between its turns at the most
@@ -39,6 +37,8 @@ class Turn:
         self.kind = kind
         self.dice = dice
         self.began = time.monotonic()
+        #: seconds that the user waits for a connection, or for an answer
+        self.patience = ledger.patience
         #: whether the user has had a query cancelled, and may be told so
         self.cancels = False
         ledger.asked(kind)
@@ -65,7 +65,7 @@ class Turn:
 
     def acquire_timeout(self) -> float:
         """Return the seconds that the user waits for a connection: at times too few to connect."""
-        return self.dice.uniform(0.0, 0.02) if self.wants(0.15) else PATIENCE_OF_USERS
+        return self.dice.uniform(0.0, 0.02) if self.wants(0.15) else self.patience
 
     def rest(self) -> float:
         """Return the seconds that the user does something else, before its next turn or attempt."""
