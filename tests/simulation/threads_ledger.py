@@ -76,6 +76,8 @@ class Ledger:
         self.force_from = float('inf')
         #: a close has disposed of what was in use
         self.forced = False
+        #: each disposal can have a thread of its own
+        self.enough_workers = True
         self.collector: Optional[Strand] = None
         self._checked = -1
 

@@ -144,8 +144,7 @@ class Script:
         me.timeout = timeout
         try:
             self.ledger.pool.close(timeout)
-            if self.ledger.is_forced:
-                self.ledger.forced = True
+            self.ledger.forced = self.ledger.is_forced and self.ledger.enough_workers
         finally:
             me.closing -= 1
             me.timeout = None

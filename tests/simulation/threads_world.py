@@ -124,6 +124,7 @@ class World:
         #: threads of the workers at the most
         self.crew: int = draw('crew', 64, 1, 2)
         self.ledger = Ledger(self.stage, self.limits, self.by_line)
+        self.ledger.enough_workers = self.crew == 64
         self.script = Script(self.stage, draw('calm', None, 60, 25, 8), self.ledger, self.endpoints)
         manager_class = draw('manager', Manager, HookedManager)
         self.manager = manager_class(self.script, self.ledger, draw('deaths', 0, 4), self.limits['dispose_timeout'])
