@@ -44,7 +44,10 @@ cdef class Operation:
     cdef object rest
     cdef int todo
     cdef bint acquires
+    # the coroutine runs
+    cdef bint running
 
+    cdef int enter_rest(self) except -1
     cdef object start(self, bint *finished)
     cdef object conclude(self, object value)
 

@@ -1,3 +1,4 @@
+# cython: nonecheck=True
 """The hot path of the asyncio pool: acquiring what is idle and releasing, with no hook overridden.
 
 What can be done at once is done without a coroutine, future or task: the awaitables here are coroutines in all that
@@ -13,7 +14,7 @@ from cpython.object cimport PyTypeObject
 from cpython.ref cimport PyObject
 
 from _cpool.core cimport R_DISPOSE, R_DUE, R_REFUSED
-from _cpool.lock cimport clock_now, decref, incref
+from _cpool.lock cimport clock_now, decref, incref, is_plain_timeout
 
 __all__ = ('COLLECT', 'DISPOSE', 'DONE', 'HOOKS', 'AsyncCall', 'AsyncLease', 'AsyncPool')
 
@@ -147,6 +148,7 @@ cdef class Operation:
             answer = self.start(&finished)
             if finished:
                 raise StopIteration(answer)
+        self.enter_rest()
         try:
             return self.rest.send(value)
         except StopIteration as stop:
@@ -154,6 +156,8 @@ cdef class Operation:
         except BaseException:
             self.rest = None
             raise
+        finally:
+            self.running = False
         raise StopIteration(answer)
 
     def throw(self, typ, val=None, tb=None):
@@ -172,6 +176,7 @@ cdef class Operation:
             if tb is not None:
                 val = val.with_traceback(tb)
             raise val
+        self.enter_rest()
         try:
             return self.rest.throw(typ if val is None else val)
         except StopIteration as stop:
@@ -179,6 +184,8 @@ cdef class Operation:
         except BaseException:
             self.rest = None
             raise
+        finally:
+            self.running = False
         raise StopIteration(answer)
 
     def close(self):
@@ -188,12 +195,21 @@ cdef class Operation:
             self.rest.close()
             self.rest = None
 
+    cdef int enter_rest(self) except -1:
+        # the coroutine is about to run; whatever it runs must not run it, nor take it away
+        if self.running:
+            raise ValueError('coroutine already executing')
+        self.running = True
+        return 0
+
     cdef object start(self, bint *finished):
         # do what can be done at once, or prepare the coroutine that does it
         cdef int todo = self.todo
         cdef Record record
         self.todo = A_NOTHING
         if todo == A_ENTER or todo == A_ACQUIRE:
+            if self.timeout is not None and not is_plain_timeout(self.timeout):
+                self.pool._check_timeout(self.timeout)
             record = self.pool.take(self.endpoint)
             if record is None:
                 self.rest = self.pool._acquire(self.endpoint, self.timeout)
@@ -292,11 +308,14 @@ cdef PySendResult send_operation(PyObject *self, PyObject *value, PyObject **res
             result[0] = <PyObject *>outcome
             incref(result[0])
             return PYGEN_RETURN
+    operation.enter_rest()
     try:
         state = PyIter_Send(<PyObject *>operation.rest, value, &answer)
     except BaseException:
         operation.rest = None
         raise
+    finally:
+        operation.running = False
     if state == PYGEN_RETURN:
         outcome = <object>answer
         decref(answer)
@@ -443,9 +462,7 @@ cdef class AsyncPool:
     cdef int refuse(self, object conn, object endpoint) except -1:
         if not self.core.forced and not self._is_inherited(conn):
             # the package imports this module
-            from generic_connection_pool.exceptions import ConnectionNotAcquiredError
+            from generic_connection_pool._messages import not_acquired
 
-            raise ConnectionNotAcquiredError(
-                f'{conn!r} is not acquired from endpoint {endpoint!r}: it was given back before, or belongs elsewhere'
-            )
+            raise not_acquired(conn, endpoint)
         return 0

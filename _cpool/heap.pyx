@@ -90,6 +90,8 @@ cdef record_t *heap_nearest(heap_t *heap) noexcept nogil:
             heap.entries[0].deadline = record.deadline
             heap.entries[0].sequence = record.sequence
             sink(heap, 0)
+            if heap.entries[0].record == record:
+                return record
     return NULL
 
 

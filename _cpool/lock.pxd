@@ -81,6 +81,9 @@ cdef extern from "Python.h":
     PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock, long long microseconds, int intr_flag) noexcept nogil
     void PyThread_release_lock(PyThread_type_lock) noexcept nogil
     unsigned long PyThread_get_thread_ident() noexcept nogil
+    bint PyFloat_CheckExact(object)
+    double PyFloat_AS_DOUBLE(object)
+    bint PyLong_CheckExact(object)
     # reference counting on raw pointers; the thread is attached wherever these are used
     void incref "Py_INCREF"(PyObject *) noexcept nogil
     void decref "Py_DECREF"(PyObject *) noexcept
@@ -98,6 +101,11 @@ cdef inline double clock_now() noexcept nogil:
 
 cdef inline double clock_floor() noexcept nogil:
     return gcp_clock_floor() if virtual_time < 0.0 else virtual_time
+
+
+cdef inline bint is_plain_timeout(object timeout) noexcept:
+    # of those that are no mistake, the usual ones: there is no need to look at these closely
+    return (PyFloat_CheckExact(timeout) and PyFloat_AS_DOUBLE(timeout) >= 0.0) or PyLong_CheckExact(timeout)
 
 
 cdef class Parker:

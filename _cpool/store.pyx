@@ -293,7 +293,7 @@ cdef class Store:
     cdef int _search(self, object key, Py_hash_t key_hash, stripe_t *stripe, bint make, endpoint_t **found) except -1:
         # A stripe, or all if it is NULL, is held on return. Making takes all.
         cdef endpoint_t *endpoint
-        cdef uint64_t version
+        cdef uint64_t version, growth
         cdef bint same
         hold(self.s.stripes, stripe)
         endpoint = endpoints_bucket(&self.s.endpoints, key_hash)
@@ -301,12 +301,15 @@ cdef class Store:
             if endpoint.key == <PyObject *>key:
                 break
             if endpoint.hash == key_hash:
-                version = self.s.endpoints.version
+                version = self.s.endpoints.versions[key_hash & 63]
+                growth = self.s.endpoints.version
                 incref(endpoint.key)
                 release(self.s.stripes, stripe)
                 same = compare_keys(endpoint.key, key)
                 hold(self.s.stripes, stripe)
-                if version != self.s.endpoints.version:  # it may be gone: look again from the start
+                if (
+                    version != self.s.endpoints.versions[key_hash & 63] or growth != self.s.endpoints.version
+                ):  # it may be gone: look again from the start
                     endpoint = endpoints_bucket(&self.s.endpoints, key_hash)
                     continue
                 if same:

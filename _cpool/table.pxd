@@ -12,7 +12,8 @@ cdef struct endpoint_table_t:
     endpoint_t **buckets
     int bits
     Py_ssize_t count
-    uint64_t version       # changes with each insertion and removal
+    uint64_t version       # changes when it grows
+    uint64_t versions[64]  # change with each insertion and removal: by the last six bits of the hash
 
 cdef struct lent_table_t:
     record_t **buckets
@@ -65,7 +66,7 @@ cdef inline void endpoints_insert(endpoint_table_t *table, endpoint_t *endpoint)
     endpoint.bucket_next = table.buckets[i]
     table.buckets[i] = endpoint
     table.count += 1
-    table.version += 1
+    table.versions[endpoint.hash & 63] += 1
 
 cdef inline void endpoints_remove(endpoint_table_t *table, endpoint_t *endpoint) noexcept nogil:
     cdef endpoint_t **place = &table.buckets[slot_of(<uint64_t>endpoint.hash, table.bits)]
@@ -74,7 +75,7 @@ cdef inline void endpoints_remove(endpoint_table_t *table, endpoint_t *endpoint)
     place[0] = endpoint.bucket_next
     endpoint.bucket_next = NULL
     table.count -= 1
-    table.version += 1
+    table.versions[endpoint.hash & 63] += 1
 
 cdef inline int lent_reserve(lent_table_t *table, Py_ssize_t count) noexcept nogil:
     # Buckets for so many records, so that adding never allocates. Returns -1 if there is no memory.

@@ -1,14 +1,15 @@
+# cython: nonecheck=True
 """The hot path of the threads pool: acquiring what is idle and releasing, with no hook overridden."""
 
 import functools
 import threading
-from types import GenericAlias
+from types import CoroutineType, GenericAlias
 
 cimport cython
 
 from _cpool.atomics cimport exchange_int, load_int, store_int
 from _cpool.core cimport R_DISPOSE, R_DUE, R_REFUSED
-from _cpool.lock cimport PyThread_get_thread_ident, clock_now
+from _cpool.lock cimport PyThread_get_thread_ident, clock_now, is_plain_timeout
 from _cpool.structs cimport S_DISPOSING, S_LENT, S_RETURNING, T_CONNECTION, T_SLOT
 
 __all__ = ('Lease', 'ThreadPool')
@@ -185,11 +186,9 @@ cdef class ThreadPool:
     cdef int refuse(self, object conn, object endpoint) except -1:
         if not self.core.forced and not self._is_inherited(conn):
             # the package imports this module
-            from generic_connection_pool.exceptions import ConnectionNotAcquiredError
+            from generic_connection_pool._messages import not_acquired
 
-            raise ConnectionNotAcquiredError(
-                f'{conn!r} is not acquired from endpoint {endpoint!r}: it was given back before, or belongs elsewhere'
-            )
+            raise not_acquired(conn, endpoint)
         return 0
 
     def _begin_close(self, again):
@@ -251,6 +250,9 @@ cdef class ThreadPool:
         if core is not self.core:  # this is a forked child
             self._leave_to_parent(endpoint, conn)
             return False
+        if type(conn) is CoroutineType:
+            conn.close()
+            raise TypeError('create() of a connection manager for threads returned a coroutine, which is no connection')
         if core.fulfil(ticket, conn, clock_now()):
             return True
         record = ticket.record
@@ -353,6 +355,8 @@ cdef class ThreadPool:
 cdef Record lend(ThreadPool pool, object endpoint, object timeout):
     cdef Record record
     cdef unsigned long holder = PyThread_get_thread_ident()
+    if timeout is not None and not is_plain_timeout(timeout):
+        pool._check_timeout(timeout)
     if pool._plain_acquire:
         record = pool.core.lend_idle(endpoint, holder)
         if record is not None:

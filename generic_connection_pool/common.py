@@ -71,7 +71,7 @@ def check_timeout(value: Any) -> Optional[float]:
     """Return a timeout of one call: ``None`` for no bound, else seconds; what is negative counts as 0."""
     if value is None or (value.__class__ is float and 0.0 <= value <= LONGEST_TIMEOUT):
         return value
-    number = to_seconds(value)
+    number = float(value) if isinstance(value, bool) else to_seconds(value)
     if number != number:
         raise ValueError(f'timeout must be a number of seconds or None, not {show(value)}')
     return None if number > LONGEST_TIMEOUT else max(number, 0.0)

@@ -4,7 +4,7 @@ from asyncio import _get_running_loop
 from types import TracebackType
 from typing import Any, Generic, Hashable, Optional, Type, TypeVar
 
-from ..exceptions import ConnectionNotAcquiredError
+from .._messages import not_acquired
 from .core import Core
 from .lock import ReentryError, monotonic
 from .record import Record
@@ -43,6 +43,8 @@ class AsyncLease(Generic[EndpointT, ConnectionT]):
             raise RuntimeError('this context manager is in use already: call connection() once for each block')
         self._entered = True
         try:
+            if self._timeout is not None:
+                self._pool._check_timeout(self._timeout)
             record = self._pool._take(self._endpoint)
             if record is None:
                 record = await self._pool._acquire(self._endpoint, self._timeout)
@@ -118,6 +120,8 @@ class AsyncPool(Generic[EndpointT, ConnectionT]):
         :raises ConnectionPoolTimeoutError: if no connection could be had in time
         :raises ConnectionPoolClosedError: if the pool is closed
         """
+        if timeout is not None:
+            self._check_timeout(timeout)
         record = self._take(endpoint)
         if record is None:
             record = await self._acquire(endpoint, timeout)
@@ -142,6 +146,9 @@ class AsyncPool(Generic[EndpointT, ConnectionT]):
     # -- of the facade
 
     async def _acquire(self, endpoint: EndpointT, timeout: Optional[float]) -> Record:
+        raise NotImplementedError
+
+    def _check_timeout(self, timeout: Optional[float]) -> Optional[float]:
         raise NotImplementedError
 
     async def _finish(self, record: Record, exc: Optional[BaseException], todo: int) -> None:
@@ -190,6 +197,4 @@ class AsyncPool(Generic[EndpointT, ConnectionT]):
 
     def _refuse(self, conn: Any, endpoint: Any) -> None:
         if not self._core.forced and not self._is_inherited(conn):
-            raise ConnectionNotAcquiredError(
-                f'{conn!r} is not acquired from endpoint {endpoint!r}: it was given back before, or belongs elsewhere'
-            )
+            raise not_acquired(conn, endpoint)

@@ -53,6 +53,8 @@ class ExpiryHeap:
             else:
                 entries[0] = (record.deadline, record.sequence, record)
                 self._sink(0)
+                if entries[0][2] is record:
+                    return record
         return None
 
     def disarm(self, record: Record) -> None:

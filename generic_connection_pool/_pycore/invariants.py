@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from .._messages import show
 from .record import IDLE_CORE, IDLE_EXTRA, LENT, RETURNING
 from .waiters import WAITING
 
@@ -30,7 +31,7 @@ def check_invariants(core: 'Store') -> None:
 
 
 def _check_endpoint(core: 'Store', endpoint: 'Endpoint') -> None:
-    name = f'endpoint {endpoint.key!r}'
+    name = f'endpoint {show(endpoint.key)}'
     assert not endpoint.removed, f'{name} is in the table though removed'
     assert not endpoint.unused, f'{name} exists though nothing is left of it'
     assert endpoint.count <= core.max_size, f'{name} has {endpoint.count} of {core.max_size}'

@@ -2,10 +2,10 @@
 
 import functools
 import threading
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import Any, Callable, Generic, Hashable, Optional, Set, Type, TypeVar, Union
 
-from ..exceptions import ConnectionNotAcquiredError
+from .._messages import not_acquired
 from .core import Core
 from .lock import ReentryError, monotonic
 from .record import DISPOSING, LENT, RETURNING, Record
@@ -159,6 +159,9 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
     def _acquire(self, ticket: Ticket, endpoint: EndpointT, timeout: Optional[float]) -> None:
         raise NotImplementedError
 
+    def _check_timeout(self, timeout: Optional[float]) -> Optional[float]:
+        raise NotImplementedError
+
     def _finish(self, record: Record, exc: Optional[BaseException]) -> None:
         raise NotImplementedError
 
@@ -178,6 +181,8 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
 
     def _lend(self, endpoint: EndpointT, timeout: Optional[float]) -> Record:
         holder = threading.get_ident()
+        if timeout is not None:
+            self._check_timeout(timeout)
         if self._plain_acquire:
             core = self._core
             record = core.take(endpoint, monotonic(), holder)
@@ -220,9 +225,7 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
 
     def _refuse(self, conn: Any, endpoint: Any) -> None:
         if not self._core.forced and not self._is_inherited(conn):
-            raise ConnectionNotAcquiredError(
-                f'{conn!r} is not acquired from endpoint {endpoint!r}: it was given back before, or belongs elsewhere'
-            )
+            raise not_acquired(conn, endpoint)
 
     def _begin_close(self, again: Callable[[], object]) -> bool:
         """Begin to close.
@@ -278,6 +281,9 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
         """
         core = self._core
         conn = self._manager.create(endpoint, timeout=timeout)
+        if type(conn) is CoroutineType and core is self._core:
+            conn.close()
+            raise TypeError('create() of a connection manager for threads returned a coroutine, which is no connection')
         kept = core is self._core and core.fulfil(ticket, conn, monotonic())
         if core is not self._core:  # this is a forked child
             self._leave_to_parent(endpoint, conn)

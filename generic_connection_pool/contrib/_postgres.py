@@ -6,7 +6,7 @@ from typing import Any, Mapping
 DsnParameters = Mapping[str, Mapping[str, Any]]
 
 
-def check_parameters(dsn_params: DsnParameters) -> DsnParameters:
+def check_parameters(dsn_params: Any) -> DsnParameters:
     """Return connect keywords as they are. What is wrong with them is told without their values, which are secret.
 
     :raises TypeError: they are no mapping of mappings
@@ -18,7 +18,8 @@ def check_parameters(dsn_params: DsnParameters) -> DsnParameters:
         if not isinstance(params, Mapping):
             kind = type(params).__name__
             raise TypeError(f'dsn_params[{endpoint!r}] must be a mapping of connect keywords, not a {kind}')
-    return dsn_params
+    checked: DsnParameters = dsn_params
+    return checked
 
 
 def connect_parameters(dsn_params: DsnParameters, endpoint: str) -> Mapping[str, Any]:

@@ -200,5 +200,5 @@ def test_a_constructor_that_fails_leaves_no_pool_that_complains_of_being_unclose
     # a ResourceWarning of the finalizer would fail this test (filterwarnings = error)
     with pytest.raises(ValueError):
         ConnectionPool(Manager(), dispose_timeout=-1)
-    with pytest.raises(AttributeError):
+    with pytest.raises(TypeError, match='connection_manager'):
         ConnectionPool(object())  # type: ignore[arg-type]
