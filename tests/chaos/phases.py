@@ -156,7 +156,10 @@ class Phases:
         servers, ledger, kinds = self._servers, self._ledger, self._load.tls_kinds
         others = type(servers.certificates)()
         wrong = self._dice.choice((others.server(), servers.certificates.server('other.example')))
+        # so that nobody is left with a connection to the right one which has not noticed its end
+        servers.to_tls.go_down()
         servers.tls.replace(wrong)
+        servers.to_tls.come_up()
         ledger.forbid(kinds)
         received = servers.tls.received
         self._load.pause(self._dice.uniform(0.3, 0.8))

@@ -113,7 +113,7 @@ class Proxy(Listener):
         self.network.call(self._recover())
 
     def go_down(self) -> None:
-        """Reset all connections and refuse new ones, until :meth:`come_up`."""
+        """Reset all connections and refuse new ones, until :meth:`come_up`. No old one is left when this returns."""
         self.network.call(self._go_down())
 
     def come_up(self) -> None:
@@ -145,6 +145,10 @@ class Proxy(Listener):
         await self.refuse()
         for link in self._links:
             link.forget()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks))
+        # for the sockets of those that have just ended to be closed
+        await asyncio.sleep(0)
 
     def _note(self, link: Link, fault: Fault) -> None:
         link.struck = True

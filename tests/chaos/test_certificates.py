@@ -5,6 +5,7 @@ import ssl
 from typing import Any
 
 import pytest
+from chaos.network import PATIENCE
 from chaos.tasks import StreamTasks
 from chaos.threads import TlsThreads
 from support.certificates import Certificates
@@ -21,16 +22,16 @@ def wrong(certificates: Certificates, what: str) -> ssl.SSLContext:
 
 
 def ask(pool: Any, kind: TlsThreads) -> bytes:
-    with pool.connection(kind.endpoint, timeout=1) as sock:
-        sock.settimeout(1)
+    with pool.connection(kind.endpoint, timeout=PATIENCE) as sock:
+        sock.settimeout(PATIENCE)
         sock.sendall(b'question 0\n')
         return kind.receive_line(sock)
 
 
 async def ask_async(pool: Any, kind: StreamTasks) -> bytes:
-    async with pool.connection(kind.endpoint, timeout=1) as conn:
+    async with pool.connection(kind.endpoint, timeout=PATIENCE) as conn:
         await kind.send(conn, b'question 0\n')
-        return await asyncio.wait_for(kind.receive_line(conn), 1)
+        return await asyncio.wait_for(kind.receive_line(conn), PATIENCE)
 
 
 @pytest.mark.parametrize('what', WRONG)

@@ -1,9 +1,7 @@
 """What the ledger calls a broken promise. (That the load brings such things to light, ``test_sockets.py`` shows.)"""
 
 import ssl
-import threading
-import time
-from typing import Any, Optional
+from typing import Any
 
 import pytest
 from chaos import ledger as module
@@ -13,38 +11,46 @@ from chaos.phases import check_refusals
 KIND = 'pool'
 
 
+class Clock:
+    """Stands in for the module ``time``, and goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
 @pytest.fixture
-def ledger(monkeypatch: pytest.MonkeyPatch) -> Ledger:
-    monkeypatch.setattr(module, 'BACK_WITHIN', 0.02)
-    monkeypatch.setattr(module, 'GIVE_UP', 0.5)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, 'time', clock)
+    return clock
+
+
+@pytest.fixture
+def ledger(clock: Clock) -> Ledger:
     return Ledger()
 
 
-def pause(seconds: float) -> None:
-    threading.Event().wait(seconds)
-
-
-def await_return(ledger: Ledger, after: Optional[float], control: float) -> None:
-    """A pool is served so many seconds after its server is back, or never; clients without one wait for ``control``."""
-    asked = []
+def await_return(ledger: Ledger, clock: Clock, after: float, control: float) -> None:
+    """A pool is served so many seconds after its server is back; a client without one takes ``control`` seconds."""
+    back = clock.now + control
 
     def ask() -> None:
-        asked.append(1)
-        if len(asked) == 1:
-            return
-        if len(asked) == 2 and after is not None:
-            timer = threading.Timer(after, ledger.answered, (KIND, time.monotonic(), 'a', 'a'))
-            timer.daemon = True
-            timer.start()
-        pause(control)
+        began, clock.now = clock.now, clock.now + control
+        if began < back + after <= clock.now:
+            end, clock.now = clock.now, back + after
+            ledger.answered(KIND, began, 'a', 'a')
+            clock.now = end
 
     ledger.await_return([KIND], ask)
 
 
 def test_an_answer_to_another_question_is_a_violation(ledger: Ledger) -> None:
-    ledger.answered(KIND, time.monotonic(), 'a', 'a')
+    ledger.answered(KIND, 0.0, 'a', 'a')
     assert ledger.violations == []
-    ledger.answered(KIND, time.monotonic(), 'b', 'a')
+    ledger.answered(KIND, 0.0, 'b', 'a')
     assert len(ledger.violations) == 1 and 'cross-talk' in ledger.violations[0]
 
 
@@ -56,31 +62,37 @@ def test_an_error_that_no_fault_explains_is_a_violation(ledger: Ledger) -> None:
     assert ledger.failures == {'pool: ConnectionResetError': 1, 'pool: TypeError': 1}
 
 
-def test_service_that_is_back_late_is_a_violation(ledger: Ledger) -> None:
-    await_return(ledger, after=0.2, control=0.001)
-    assert 'service was back' in ledger.violations[0]
+def test_service_that_is_back_within_a_second_is_in_order(ledger: Ledger, clock: Clock) -> None:
+    await_return(ledger, clock, after=0.95, control=0.01)
+    assert ledger.violations == [] and ledger.excused == 0
+    assert ledger.longest_recovery[KIND] == pytest.approx(0.95)
 
 
-def test_service_that_is_back_no_later_than_for_clients_without_a_pool_is_none(ledger: Ledger) -> None:
-    await_return(ledger, after=0.1, control=0.3)
+def test_service_that_is_back_later_is_a_violation(ledger: Ledger, clock: Clock) -> None:
+    await_return(ledger, clock, after=1.05, control=0.01)
+    assert 'service was back 1.05 s after' in ledger.violations[0]
+
+
+def test_users_have_as_much_longer_as_clients_without_a_pool_take(ledger: Ledger, clock: Clock) -> None:
+    await_return(ledger, clock, after=1.4, control=0.5)
     assert ledger.violations == [] and ledger.excused == 1
+    await_return(ledger, clock, after=1.6, control=0.5)
+    assert len(ledger.violations) == 1
 
 
-def test_service_that_does_not_come_back_is_a_violation(ledger: Ledger) -> None:
-    await_return(ledger, after=None, control=0.01)
+def test_service_that_does_not_come_back_is_a_violation(ledger: Ledger, clock: Clock) -> None:
+    await_return(ledger, clock, after=1e6, control=0.01)
     assert 'no service' in ledger.violations[0]
 
 
-def test_who_is_served_by_the_wrong_server_is_a_violation(ledger: Ledger) -> None:
-    began = time.monotonic()
+def test_who_is_served_by_the_wrong_server_is_a_violation(ledger: Ledger, clock: Clock) -> None:
     ledger.forbid([KIND])
-    ledger.answered(KIND, began, 'a', 'a')
+    ledger.answered(KIND, clock.now - 1.0, 'a', 'a')
     assert ledger.violations == [], 'it had asked before'
-    pause(0.001)
-    ledger.answered(KIND, time.monotonic(), 'a', 'a')
+    ledger.answered(KIND, clock.now + 1.0, 'a', 'a')
     assert 'not to be trusted' in ledger.violations[0]
     ledger.allow()
-    ledger.answered(KIND, time.monotonic(), 'a', 'a')
+    ledger.answered(KIND, clock.now + 1.0, 'a', 'a')
     assert len(ledger.violations) == 1
 
 

@@ -7,6 +7,7 @@ import signal
 from typing import Any, Iterator
 
 import pytest
+from chaos.network import PATIENCE
 from chaos.phases import sentinel, take_all_connections, wait_for_end
 from chaos.proxy import Fault, Weather
 from chaos.world import ROLE, Servers
@@ -45,14 +46,14 @@ async def tasks_pool(servers: Servers) -> Any:
     await pool.close(timeout=5)
 
 
-def ask(pool: Any, token: str, seconds: float = 0.0, timeout: float = 1.0) -> str:
+def ask(pool: Any, token: str, seconds: float = 0.0, timeout: float = PATIENCE) -> str:
     with pool.connection('main', timeout) as conn, conn.cursor() as cursor:
         cursor.execute('SELECT %s, pg_sleep(%s)', (token, seconds))
         answer: str = cursor.fetchone()[0]
         return answer
 
 
-async def ask_async(pool: Any, token: str, seconds: float = 0.0, timeout: float = 1.0) -> str:
+async def ask_async(pool: Any, token: str, seconds: float = 0.0, timeout: float = PATIENCE) -> str:
     async with pool.connection('main', timeout) as conn:
         answer: str = (await conn.fetchrow('SELECT $1::text, pg_sleep($2)', token, seconds))[0]
         return answer
@@ -127,7 +128,7 @@ async def test_a_server_with_too_many_connections_says_so_and_serves_when_it_has
         for hog in hogs:
             stack.callback(hog.close)
         for _ in range(3):
-            with pytest.raises(psycopg2.OperationalError, match='connection slots'):
+            with pytest.raises(psycopg2.OperationalError, match='connection slots|too many clients'):
                 ask(pool, 'refused')
             with pytest.raises(asyncpg.TooManyConnectionsError):
                 await ask_async(tasks_pool, 'refused')
@@ -176,8 +177,8 @@ async def test_answers_that_come_late_or_in_pieces_are_whole(
 ) -> None:
     servers.to_postgres.weather = Weather((fault,), 1.0)
     long = 'x' * 1000
-    assert ask(pool, long, timeout=5) == long
-    assert await ask_async(tasks_pool, long, timeout=5) == long
+    assert ask(pool, long) == long
+    assert await ask_async(tasks_pool, long) == long
 
 
 @pytest.mark.parametrize('how', ['timed out', 'cancelled'])

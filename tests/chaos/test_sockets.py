@@ -97,8 +97,8 @@ def test_a_fault_in_the_middle_of_a_question_is_an_error_and_the_next_one_is_ans
         eventually(lambda: server.held == 1)
         proxy.strike(fault)
         kind.receive_line(sock)
-    with pool.connection(kind.endpoint, timeout=1) as sock:
-        sock.settimeout(1)
+    with pool.connection(kind.endpoint, timeout=PATIENCE) as sock:
+        sock.settimeout(PATIENCE)
         sock.sendall(b'second 0\n')
         assert kind.receive_line(sock) == b'second\n'
     pool.close(timeout=5)
@@ -116,9 +116,9 @@ async def test_a_fault_in_the_middle_of_a_tasks_question_is_an_error_and_the_nex
             await eventually_async(lambda: server.held == 1)
             proxy.strike(fault)
             await asyncio.wait_for(kind.receive_line(conn), 0.05 if fault in SILENT else PATIENCE)
-    async with pool.connection(kind.endpoint, timeout=1) as conn:
+    async with pool.connection(kind.endpoint, timeout=PATIENCE) as conn:
         await kind.send(conn, b'second 0\n')
-        assert await asyncio.wait_for(kind.receive_line(conn), 1) == b'second\n'
+        assert await asyncio.wait_for(kind.receive_line(conn), PATIENCE) == b'second\n'
     await pool.close(timeout=5)
 
 
@@ -127,7 +127,7 @@ def test_an_idle_connection_that_a_fault_has_ended_is_replaced(threads: Setting,
     server, proxy, kind = threads
     pool: Any = threading_pools.ConnectionPool(kind.manager, max_size=1)
     for question in (b'first', b'second'):
-        with pool.connection(kind.endpoint, timeout=5) as sock:
+        with pool.connection(kind.endpoint, timeout=PATIENCE) as sock:
             sock.settimeout(PATIENCE)
             sock.sendall(question + b' 0\n')
             assert kind.receive_line(sock) == question + b'\n'
@@ -141,11 +141,11 @@ def test_who_cannot_connect_in_time_is_told_and_served_when_the_server_is_back(t
     server, proxy, kind = threads
     pool: Any = threading_pools.ConnectionPool(kind.manager, max_size=1)
     proxy.go_down()
-    with pytest.raises(ConnectionRefusedError), pool.connection(kind.endpoint, timeout=1):
+    with pytest.raises(ConnectionRefusedError), pool.connection(kind.endpoint, timeout=PATIENCE):
         pass
     proxy.come_up()
-    with pool.connection(kind.endpoint, timeout=1) as sock:
-        sock.settimeout(1)
+    with pool.connection(kind.endpoint, timeout=PATIENCE) as sock:
+        sock.settimeout(PATIENCE)
         sock.sendall(b'question 0\n')
         assert kind.receive_line(sock) == b'question\n'
     pool.close(timeout=5)
