@@ -1,0 +1,151 @@
+"""The interpreter ends with a busy pool: silently and promptly, however it ends. HAZARD 39"""
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+PROLOGUE = """
+import asyncio, atexit, sys, threading
+from generic_connection_pool import ConnectionPoolClosedError, asyncio as aio
+from generic_connection_pool import threading as thr
+
+def turn():
+    return threading.Event().wait(0.0005)
+
+class Manager(thr.BaseConnectionManager):
+    stuck = threading.Event()
+    def create(self, endpoint, timeout=None):
+        if endpoint == 'hangs': Manager.stuck.set(); threading.Event().wait()
+        return object()
+    def dispose(self, endpoint, conn, timeout=None):
+        if endpoint == 'never': Manager.stuck.set(); threading.Event().wait()
+    def on_release(self, endpoint, conn): turn()
+
+class AsyncManager(aio.BaseConnectionManager):
+    async def create(self, endpoint):
+        if endpoint == 'hangs': await asyncio.get_running_loop().create_future()
+        return object()
+    async def dispose(self, endpoint, conn):
+        if endpoint == 'never': await asyncio.get_running_loop().create_future()
+
+def start(function, *args):
+    def run():
+        try: function(*args)
+        except ConnectionPoolClosedError: pass
+    threading.Thread(target=run, daemon=True).start()
+
+def until(condition):
+    while not condition(): turn()
+
+def hammer(pool, endpoint):
+    while True:
+        with pool.connection(endpoint, timeout=5): turn()
+
+def busy():
+    '''Everything at once: a collector, connections that are acquired, waiters, a hanging create, disposers, users.'''
+    pool = thr.ConnectionPool(
+        Manager(), background_collector=True, max_size=1, total_max_size=6, min_idle=0, idle_timeout=0.001,
+    )
+    pool.held = pool.acquire('a')
+    for timeout in (None, 50): start(pool.acquire, 'a', timeout)
+    until(lambda: pool._core.waiting('a') == 2)
+    start(pool.acquire, 'hangs')
+    Manager.stuck.wait()
+    for endpoint in 'bcdef': start(hammer, pool, endpoint)
+    until(lambda: pool.get_size() == 6)
+    return pool
+"""
+
+SCRIPTS = {
+    'a busy pool in a global': ('pool = busy()', 0),
+    'a busy pool in a cycle': ('pool = busy(); pool.me = pool; pool._connection_manager.pool = pool; del pool', 0),
+    'a busy pool, and sys.exit': ('pool = busy(); sys.exit(5)', 5),
+    'a busy pool, and sys.exit within a block': (
+        "pool = busy()\nwith pool.connection('b'): sys.exit(5)", 5,
+    ),
+    'a pool used in atexit handlers': (
+        'pool = busy()\n'
+        'def last():\n'
+        "    with pool.connection('b', timeout=5): pass\n"
+        '    try: pool.acquire("a", timeout=0.01)\n'
+        '    except TimeoutError: pass\n'
+        '@atexit.register\n'
+        'def both(): last(); pool.close(0.05)', 0,
+    ),
+    'a pool acquired from in a finalizer at the very end': (
+        'pool = busy()\n'
+        'class Late:\n'
+        '    def __del__(self, pool=pool):\n'
+        "        if not pool.closed: pool.release(pool.held, 'a'); pool.close(0.01)\n"
+        'late = Late()', 0,
+    ),
+    'a disposal that hangs': (
+        "pool = thr.ConnectionPool(Manager(), total_max_size=1)\n"
+        "with pool.connection('never'): pass\n"
+        "try: pool.acquire('a', timeout=0.01)\n"
+        'except TimeoutError: pass\n'
+        'Manager.stuck.wait()', 0,
+    ),
+    'threads that are joined': (
+        "pool = thr.ConnectionPool(Manager(), max_size=1)\n"
+        'def work():\n'
+        '    for _ in range(20):\n'
+        "        with pool.connection('a', timeout=20): pass\n"
+        'for _ in range(4): threading.Thread(target=work).start()', 0,
+    ),
+    'asyncio.run that ends with tasks in all states': (
+        'async def hold():\n'
+        "    async with pool.connection('b'): await asyncio.get_running_loop().create_future()\n"
+        'async def main():\n'
+        '    global pool, tasks\n'
+        '    pool = aio.ConnectionPool(AsyncManager(), background_collector=True, max_size=1, total_max_size=5)\n'
+        "    async with pool.connection('never'): pass\n"
+        "    waits = [pool.acquire('b'), pool.acquire('b', 50), pool.acquire('hangs'), pool.acquire('hangs', 50)]\n"
+        '    tasks = [asyncio.ensure_future(coro) for coro in (hold(), *waits)]\n'
+        '    for _ in range(10): await asyncio.sleep(0)\n'
+        "    assert pool._core.waiting('b') == 2\n"
+        'asyncio.run(main())', 0,
+    ),
+    'a loop that is simply left, with a pool': (
+        'pool = aio.ConnectionPool(AsyncManager())\n'
+        'async def use():\n'
+        "    async with pool.connection('a'): pass\n"
+        'loop = asyncio.new_event_loop()\n'
+        'loop.run_until_complete(use())\n'
+        'loop.close()', 0,
+    ),
+}
+
+
+@pytest.mark.parametrize('development', [False, True], ids=['plain', 'development mode'])
+@pytest.mark.parametrize('case', SCRIPTS)
+def test_the_interpreter_ends_silently_and_promptly(case: str, development: bool, tmp_path: Any) -> None:
+    code, status = SCRIPTS[case]
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
+    options = ['-X', 'dev'] if development else []
+    done = subprocess.run(
+        [sys.executable, *options, '-c', PROLOGUE + code],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=20,
+    )  # fmt: skip
+    told = [line for line in done.stderr.splitlines() if not _asked_for(line)] if development else done.stderr
+    assert (done.returncode, done.stdout, told or '') == (status, '', ''), done.stderr
+
+
+def _asked_for(line: str) -> bool:
+    """That a pool was not closed is what the development mode is to tell."""
+    return 'ResourceWarning: unclosed <generic_connection_pool' in line or line.startswith(
+        ('ResourceWarning: Enable tracemalloc', '  ')
+    )
+
+
+def test_an_exception_of_the_script_is_all_that_is_told(tmp_path: Any) -> None:
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, '-c', PROLOGUE + "pool = busy()\nraise LookupError('the end')"],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=20,
+    )  # fmt: skip
+    assert done.returncode == 1 and done.stderr.count('Traceback') == 1
+    assert done.stderr.splitlines()[-1] == 'LookupError: the end'
