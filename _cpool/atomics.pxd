@@ -6,6 +6,8 @@ cdef extern from *:
     #ifdef Py_GIL_DISABLED
     #define gcp_load_int(place) _Py_atomic_load_int_acquire(place)
     #define gcp_store_int(place, value) _Py_atomic_store_int_release(place, value)
+    #define gcp_load_ulong(place) _Py_atomic_load_ulong_relaxed(place)
+    #define gcp_store_ulong(place, value) _Py_atomic_store_ulong_relaxed(place, value)
     #define gcp_exchange_int(place, value) _Py_atomic_exchange_int(place, value)
     #define gcp_load_pointer(place) _Py_atomic_load_ptr_acquire(place)
     #define gcp_store_pointer(place, value) _Py_atomic_store_ptr_release(place, value)
@@ -19,12 +21,17 @@ cdef extern from *:
     }
     #define gcp_load_int(place) (*(place))
     #define gcp_store_int(place, value) ((void)(*(place) = (value)))
+    #define gcp_load_ulong(place) (*(place))
+    #define gcp_store_ulong(place, value) ((void)(*(place) = (value)))
     #define gcp_load_pointer(place) (*(void **)(place))
     #define gcp_store_pointer(place, value) ((void)(*(void **)(place) = (value)))
     #endif
     """
     int load_int "gcp_load_int"(int *place) noexcept nogil
     void store_int "gcp_store_int"(int *place, int value) noexcept nogil
+    # these two order nothing: for what is only told
+    unsigned long load_ulong "gcp_load_ulong"(unsigned long *place) noexcept nogil
+    void store_ulong "gcp_store_ulong"(unsigned long *place, unsigned long value) noexcept nogil
     int exchange_int "gcp_exchange_int"(int *place, int value) noexcept nogil
     void *load_pointer "gcp_load_pointer"(void *place) noexcept nogil
     void store_pointer "gcp_store_pointer"(void *place, void *value) noexcept nogil

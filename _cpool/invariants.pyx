@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint64_t
 
+from _cpool.atomics cimport load_pointer
 from _cpool.policy cimport needs
 from _cpool.stripes cimport STRIPES
 from _cpool.structs cimport (
@@ -64,7 +65,7 @@ cdef const char *endpoint_violation(state_t *state, endpoint_t *endpoint) noexce
     while ticket != NULL:
         if ticket.state != T_WAITING or ticket.endpoint != endpoint:
             return b'a ticket in the queue does not wait'
-        if not ticket.on_duty and ticket.victim != NULL:
+        if not ticket.on_duty and load_pointer(&ticket.victim) != NULL:
             return b'a ticket off duty has a victim'
         if not ticket.on_duty and off_duty == NULL:
             off_duty = ticket

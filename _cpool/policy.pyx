@@ -1,6 +1,6 @@
 """The parts of the core's operations: who is granted what. Nothing here is visible from Python."""
 
-from _cpool.atomics cimport load_int, store_int
+from _cpool.atomics cimport load_int, store_int, store_ulong
 from _cpool.deque cimport idle_first, idle_oldest, idle_push, idle_remove, list_append, list_remove
 from _cpool.heap cimport heap_arm, heap_disarm, heap_nearest
 from _cpool.lock cimport decref_alive, incref
@@ -29,7 +29,7 @@ cdef void note_woken(aftermath_t *after, ticket_t *ticket) noexcept nogil:
 cdef void lend(state_t *state, record_t *record, unsigned long holder) noexcept nogil:
     store_int(&record.state, S_LENT)
     record.uses += 1
-    record.holder = holder
+    store_ulong(&record.holder, holder)
     list_append(&record.endpoint.lent, record)
     lent_add(&state.stripes[record.stripe].lent, record)
 

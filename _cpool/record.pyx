@@ -2,7 +2,7 @@
 
 from cpython.ref cimport PyObject
 
-from _cpool.atomics cimport exchange_int, load_int
+from _cpool.atomics cimport exchange_int, load_int, load_ulong
 from _cpool.structs cimport S_DISPOSING, S_GONE, S_IDLE_CORE, S_IDLE_EXTRA, S_INHERITED, S_LENT, S_RETURNING
 
 __all__ = ('DISPOSING', 'GONE', 'IDLE_CORE', 'IDLE_EXTRA', 'INHERITED', 'LENT', 'RETURNING', 'Record')
@@ -81,7 +81,7 @@ cdef class Record:
     @property
     def holder(self):
         """Identifier of the thread that holds it."""
-        return self.c.holder
+        return load_ulong(&self.c.holder)
 
     cpdef bint claim(self):
         """Take it upon oneself to dispose of the connection; ``False`` if somebody else has."""
