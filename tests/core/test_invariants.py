@@ -1,5 +1,5 @@
-"""The check of the core's invariants is itself checked: whatever is broken, it says what. (The pure one, whose state can be
-got at; both are run after every step of the other tests.)
+"""The check of the core's invariants is itself checked: whatever is broken, it says what. (That of the pure core, whose
+state can be got at; both are run after every step of the other tests.)
 """
 
 from typing import Any, Callable
@@ -180,8 +180,10 @@ def state_of(listed: str, state: int) -> Callable[[Scene], None]:
 
     def change(scene: Scene) -> None:
         lists = {
-            'core': scene.endpoint('a').idle.core, 'extra': scene.endpoint('a').idle.extra, 'lent': scene.endpoint('b').lent,
-        }  # fmt: skip
+            'core': scene.endpoint('a').idle.core,
+            'extra': scene.endpoint('a').idle.extra,
+            'lent': scene.endpoint('b').lent,
+        }
         lists[listed].head.state = state
 
     return change

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple, Tuple
 
-__all__ = ('ASYNCIO', 'ASYNCIO_HOOKS', 'Change', 'PURE', 'THREADS')
+__all__ = ('ASYNCIO', 'ASYNCIO_HOOKS', 'Change', 'PACKAGE', 'PURE', 'THREADS')
 
 PACKAGE = 'generic_connection_pool/'
 PURE = PACKAGE + '_pycore/'

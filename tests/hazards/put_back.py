@@ -24,9 +24,9 @@ from typing import Dict, List, Set, Tuple
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / 'tests')]
 
-from hazards import cancellation, closing, connections, process, waiting  # noqa: E402
-from hazards.change import Change  # noqa: E402
-from support.watching import Watch  # noqa: E402
+from hazards import cancellation, closing, connections, process, waiting
+from hazards.change import Change
+from support.watching import Watch
 
 CHANGES: List[Change] = [
     *cancellation.CHANGES, *waiting.CHANGES, *closing.CHANGES, *connections.CHANGES, *process.CHANGES,
@@ -34,6 +34,7 @@ CHANGES: List[Change] = [
 HAZARDS = range(1, 44)
 DIRECTORIES = {'t': 'pool/threading', 'a': 'pool/asyncio', 'c': 'core', 'm': 'contrib', 'p': 'process'}
 NAMES = ('generic_connection_pool', 'tests', '_cpool', 'stubs', 'pyproject.toml', 'README.md', 'docs')
+OPTIONS = ('-p', 'no:cacheprovider', '-p', 'hazards.once', '-k', 'not cython')
 #: a run that has not used the processor for so many seconds hangs: the test that it is at has noticed the hazard, too
 STUCK = 10.0
 
@@ -61,18 +62,19 @@ def find_tests(tree: Path) -> Dict[str, str]:
 
 
 def run(tree: Path, nodes: List[str]) -> Tuple[int, Set[str]]:
-    """Run tests with the pure core. Returns pytest's exit code (-1: one hangs) and the names of those that failed or hang."""
+    """Run tests with the pure core. Returns pytest's exit code (-1: one hangs), and which failed or hang."""
     report = tree / 'report.xml'
     report.unlink(missing_ok=True)
     environ = {
-        **os.environ, 'GENERIC_CONNECTION_POOL_PURE': '1', 'PYTHONPATH': f'{tree}{os.pathsep}{tree / "tests"}', 'PYTHONDONTWRITEBYTECODE': '1',
-        'PYTHONHASHSEED': '0',
+        **os.environ, 'GENERIC_CONNECTION_POOL_PURE': '1', 'PYTHONPATH': f'{tree}{os.pathsep}{tree / "tests"}',
+        'PYTHONDONTWRITEBYTECODE': '1', 'PYTHONHASHSEED': '0',
     }  # fmt: skip
     said = tree / 'output.txt'
     with said.open('w') as output:
         started = subprocess.Popen(
-            [sys.executable, '-m', 'pytest', '-v', '-p', 'no:cacheprovider', '-p', 'hazards.once', '-k', 'not cython', f'--junitxml={report}', *nodes],
-            cwd=tree, env=environ, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
+            [sys.executable, '-m', 'pytest', '-v', *OPTIONS, f'--junitxml={report}', *nodes],
+            cwd=tree, env=environ, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )  # fmt: skip
         watch = Watch(started.pid, STUCK)
         while started.poll() is None:
@@ -101,7 +103,8 @@ def apply(change: Change, tree: Path) -> str:
     before = text = path.read_text()
     for old, new in change.edits:
         if text.count(old) != 1:
-            raise SystemExit(f'hazard {change.hazard} ({change.what}): {text.count(old)} times in {change.path}:\n{old}')
+            what = f'hazard {change.hazard} ({change.what})'
+            raise SystemExit(f'{what}: {text.count(old)} times in {change.path}:\n{old}')
         text = text.replace(old, new)
     compile(text, change.path, 'exec')
     path.write_text(text)
@@ -130,10 +133,10 @@ def write_table(path: Path, rows: List[Tuple[Change, str]]) -> None:
     lines = [
         '# Hazards put back',
         '',
-        'Written by `tests/hazards/put_back.py`, which puts each hazard of [guarantees.md](guarantees.md) back into the code',
-        '(of the pure core, which the compiled one follows step by step, and of what is above it), and has seen each of',
-        'these tests fail for it. **t** with threads, **a** with asyncio, **c** in the core, **m** with ready-made managers,',
-        '**p** with processes that fork.',
+        'Written by `tests/hazards/put_back.py`, which puts each hazard of [guarantees.md](guarantees.md) back into',
+        'the code (of the pure core, which the compiled one follows step by step, and of what is above it), and has',
+        'seen each of these tests fail for it. **t** with threads, **a** with asyncio, **c** in the core, **m** with',
+        'ready-made managers, **p** with processes that fork.',
         '',
         '| | what was put back | in | caught by |',
         '| --- | --- | --- | --- |',
@@ -178,7 +181,8 @@ def main() -> int:
             escaped += not caught
             rows.append((change, said))
             print(f'{change.hazard:3}  {change.what}\n     {said}', flush=True)
-    print(f'{len(rows)} changes, {len(rows) - escaped} caught; {len({c.hazard for c, _ in rows})} of {len(HAZARDS)} hazards')
+    covered = {change.hazard for change, _ in rows}
+    print(f'{len(rows)} changes, {len(rows) - escaped} caught; {len(covered)} of {len(HAZARDS)} hazards')
     for number, reason in sorted(process.NOT_PUT_BACK.items()):
         print(f'not put back: {number}, {reason}')
     if arguments.table and not escaped:

@@ -47,7 +47,10 @@ WIDE = ['core', 'pool', 'stress/test_core_threads.py']
 #: the tests of one class, which notice most of what the random walks do not
 QUICK = {
     'policy': ['core/test_core_waiting.py', 'core/test_core_limits.py', 'core/test_core_expiry.py'],
-    'core': ['core/test_operations.py', 'core/test_core_waiting.py', 'core/test_core_releasing.py', 'core/test_core_closing.py'],
+    'core': [
+        'core/test_operations.py', 'core/test_core_waiting.py', 'core/test_core_releasing.py',
+        'core/test_core_closing.py',
+    ],
     'waiters': ['core/test_waiters.py'],
     'heap': ['core/test_heap.py'],
     'deque': ['core/test_deque.py'],
@@ -124,10 +127,10 @@ def preload(copy: Path) -> None:
     os.environ['GENERIC_CONNECTION_POOL_PURE'] = '1'
     sys.path[:0] = [str(copy), str(copy / 'tests')]
     sys.dont_write_bytecode = False
-    import asyncio.taskgroups  # noqa
-    import concurrent.futures.thread  # noqa
-    import hypothesis.stateful  # noqa
-    import pytest  # noqa
+    import asyncio.taskgroups
+    import concurrent.futures.thread
+    import hypothesis.stateful
+    import pytest
 
     assert not any(name.startswith('generic_connection_pool') for name in sys.modules)
 
@@ -200,9 +203,10 @@ def _test(files: List[str]) -> str:
     random.seed(0)
     failure = FirstFailure()
     existing = [f'tests/{name}' for name in files if os.path.exists(f'tests/{name}')]
-    code = pytest.main(  # the tools have been imported before the fork
-        ['-x', '-q', '-W', 'ignore::pytest.PytestAssertRewriteWarning', '-p', 'no:cacheprovider', '-p', 'no:faulthandler', '-k', 'not cython', *existing], plugins=[failure]
-    )
+    options = ['-x', '-q', '-p', 'no:cacheprovider', '-p', 'no:faulthandler', '-k', 'not cython']
+    # the tools have been imported before the fork
+    options += ['-W', 'ignore::pytest.PytestAssertRewriteWarning']
+    code = pytest.main([*options, *existing], plugins=[failure])
     if code == 0:
         return ''
     return failure.nodeid or f'pytest ended with {code!s}'

@@ -26,11 +26,12 @@ from typing import Any, Dict, List
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
-from support.watching import Watch  # noqa: E402
+from support.watching import Watch
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PURE = Path('generic_connection_pool', '_pycore')
+NAMES = ('_cpool', 'generic_connection_pool', 'tests', 'stubs', 'pyproject.toml', 'setup.py', 'README.md', 'LICENSE')
 LEAST_KILLED = 0.9
 #: a mutant that has not used the processor for so many seconds, and does not ask for it, waits for ever
 STUCK = 20.0
@@ -43,19 +44,20 @@ def prepare(work: Path, tree: bool) -> str:
     commit = subprocess.run(
         ['git', 'rev-parse', '--short', 'HEAD'], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.strip()
-    names = ['_cpool', 'generic_connection_pool', 'tests', 'stubs', 'pyproject.toml', 'setup.py', 'README.md', 'LICENSE']
-    for name in names:
+    for name in NAMES:
         subprocess.run(['rm', '-rf', copy / name] if name != '_cpool' else ['true'], check=True)
     if tree:
         files = subprocess.run(
-            ['git', 'ls-files', '-z', '-co', '--exclude-standard', *names], cwd=ROOT, check=True, capture_output=True
+            ['git', 'ls-files', '-z', '-co', '--exclude-standard', *NAMES], cwd=ROOT, check=True, capture_output=True
         ).stdout
-        packed = subprocess.Popen(['tar', 'c', '--null', '-T', '-'], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        packed = subprocess.Popen(
+            ['tar', 'c', '--null', '-T', '-'], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         assert packed.stdin is not None
         packed.stdin.write(files)
         packed.stdin.close()
     else:
-        packed = subprocess.Popen(['git', 'archive', 'HEAD', *names], cwd=ROOT, stdout=subprocess.PIPE)
+        packed = subprocess.Popen(['git', 'archive', 'HEAD', *NAMES], cwd=ROOT, stdout=subprocess.PIPE)
     subprocess.run(['tar', 'x', '-C', copy], stdin=packed.stdout, check=True)
     assert packed.wait() == 0
     subprocess.run(
@@ -161,7 +163,7 @@ def main() -> int:
         print(attempt(mutant, sources[mutant.module], copy, 'wide' if arguments.wide else 'tests', True))
         return 0
     if not (arguments.report or arguments.trust):
-        # what kills the unchanged code says nothing of a mutant; the modules that have no tests of their own share theirs
+        # what kills the unchanged code says nothing of a mutant; modules that have no tests of their own share theirs
         for name in {str(child.FIRST.get(name)): name for name in chosen}.values():
             unchanged = operators.Mutant('', name, '', 0, None, 0)
             fate = attempt(unchanged, sources[name], copy, 'wide' if arguments.wide else 'tests', False)
@@ -209,7 +211,8 @@ def report(mutants: Dict[str, Any], sources: Dict[str, str], fates: Dict[str, Di
     share = killed / total if total else 0.0
     print(f'{"all":16}{total:8}{killed:8}{"":4}{share:.1%}')
     print(f'{total - killed} survivors, {total - killed - len(missing)} of them looked at: see survivors.toml')
-    ways = collections.Counter('a test' if '::' in fate['killer'] else fate['killer'].split(' (')[0] for fate in fates.values())
+    killers = [fate['killer'] for fate in fates.values()]
+    ways = collections.Counter('a test' if '::' in killer else killer.split(' (')[0] for killer in killers)
     print('how:', ', '.join(f'{way} {count}' for way, count in ways.most_common()))
     (work / 'new-survivors.json').write_text(json.dumps(missing, indent=1))
     for entry in missing:
