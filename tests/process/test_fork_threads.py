@@ -387,7 +387,7 @@ def test_forks_at_random_instants_of_busy_threads(make_manager: Callable[[], Any
         return works(pool)
 
     try:
-        for _ in range(40):
+        for _ in range(15):
             assert in_child(child)
     finally:
         stop.set()
