@@ -4,9 +4,15 @@ import asyncio
 import logging
 from typing import Any, Callable, Coroutine, Dict
 
-__all__ = ('Background', 'run_to_suspension')
+__all__ = ('Background', 'close_coroutine', 'run_to_suspension')
 
 logger = logging.getLogger(__name__)
+
+
+def _look_at(task: 'asyncio.Task[Any]') -> None:
+    """So that asyncio does not report its exception."""
+    if task.done() and not task.cancelled():
+        task.exception()
 
 
 class Background:
@@ -22,11 +28,11 @@ class Background:
     def __len__(self) -> int:
         return len(self._ends)
 
-    def add(self, task: 'asyncio.Task[Any]', end: Callable[['asyncio.Task[Any]'], object]) -> None:
+    def add(self, task: 'asyncio.Task[Any]', end: Callable[['asyncio.Task[Any]'], object] = _look_at) -> None:
         """Keep a task alive until it ends.
 
         :param task: the task
-        :param end: called with the task, which is not done if its loop was closed first
+        :param end: called with the task, which is not done if its loop was closed first; default: does nothing
         """
         self._ends[task] = end
         if task.get_loop().is_closed():
@@ -43,9 +49,11 @@ class Background:
         end = self._ends.pop(task, None)
         if end is None:
             return
-        if not task.done():
-            _close(task)
-        end(task)
+        try:
+            if not task.done():
+                close_coroutine(task)
+        finally:
+            end(task)
 
 
 def run_to_suspension(disposal: Coroutine[Any, Any, None]) -> None:
@@ -53,17 +61,17 @@ def run_to_suspension(disposal: Coroutine[Any, Any, None]) -> None:
     try:
         disposal.send(None)
         disposal.close()
-    except StopIteration:
+    except (StopIteration, GeneratorExit, asyncio.CancelledError):  # it ends nobody else's coroutine, which runs it
         pass
     except RuntimeError as exc:  # it awaits something although it is being closed
         logger.error('disposing of a connection after the end of its event loop failed', exc_info=exc)
 
 
-def _close(task: 'asyncio.Task[Any]') -> None:
+def close_coroutine(task: 'asyncio.Task[Any]') -> None:
     """Have a task's coroutine clean up now, and not whenever it is found to be garbage."""
     coro = task.get_coro()
     try:
         if coro is not None:
             coro.close()
-    except Exception:  # of the user's code; it may await something, which it cannot any more
+    except (Exception, GeneratorExit, asyncio.CancelledError):  # of the user's code; perhaps it awaits something
         logger.exception('a coroutine failed to end after its event loop was closed')

@@ -8,6 +8,7 @@ from typing import Any, Awaitable, Callable, Coroutine, Optional, Tuple, TypeVar
 
 from .._messages import show_identity
 from ..exceptions import ConnectionPoolTimeoutError
+from .background import close_coroutine
 
 __all__ = ('DeadlinePassed', 'PoolTimeoutError', 'TIMEOUTS', 'bounded', 'count_frames', 'in_child', 'let_finish', 'run_hook')
 
@@ -53,11 +54,12 @@ async def run_hook(pool: object, hook: Callable[..., Awaitable[ResultT]], *args:
     frames = (*outer, frame)
     _frames.set(frames)
     try:
-        answer = hook(*args)
+        answer: Any = hook(*args)
         if not inspect.isawaitable(answer):
             name = getattr(hook, '__qualname__', None) or show_identity(hook)
             raise TypeError(f'{name} must be a coroutine function, but returned {show_identity(answer)}')
-        return await answer
+        result: ResultT = await answer
+        return result
     finally:
         frame.pool = None
         if _frames.get() is frames:  # the garbage collector closes a coroutine in whatever context it runs
@@ -123,21 +125,30 @@ def _end(future: 'asyncio.Future[None]') -> None:
 
 
 def _ignore(task: 'asyncio.Task[Any]') -> None:
-    task.add_done_callback(lambda task: task.cancelled() or task.exception())
+    if task.get_loop().is_closed():
+        close_coroutine(task)
+    else:
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
 
-async def bounded(coro: Coroutine[Any, Any, ResultT], timeout: Optional[float]) -> ResultT:
+async def bounded(
+    coro: Coroutine[Any, Any, ResultT],
+    timeout: Optional[float],
+    adopt: Callable[['asyncio.Task[ResultT]'], object] = _ignore,
+) -> ResultT:
     """Await a coroutine for so long at the most.
 
     :param coro: the coroutine
     :param timeout: seconds, 0 or more, ``None`` for no bound
+    :param adopt: Python 3.10, where the coroutine runs as a task of its own: called with that task, cancelled, when the
+        caller goes on without it
     :return: its result
     :raises DeadlinePassed: if the time was over first; the coroutine has been cancelled
     """
     if timeout is None:
         return await coro
     if sys.version_info < (3, 11):
-        return await in_child(coro, timeout, _ignore)
+        return await in_child(coro, timeout, adopt)
     scope = asyncio.timeout(timeout)
     try:
         async with scope:

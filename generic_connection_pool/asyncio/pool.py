@@ -422,14 +422,17 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
         return None
 
     async def _dispose_of(self, record: Record, timeout: Optional[float]) -> None:
+        try:
+            await bounded(self._run_disposal(record), timeout, self._background.add)
+        except Exception as exc:
+            logger.error('disposing of a connection to %s failed', show(record.key), exc_info=exc)
+
+    async def _run_disposal(self, record: Record) -> None:
         if not record.claim():  # what a closed loop has left undone is taken up by another one
             return
         self._doomed.pop(record, None)
-        endpoint = record.key
         try:
-            await bounded(run_hook(self, self._connection_manager.dispose, endpoint, record.conn), timeout)
-        except Exception as exc:
-            logger.error('disposing of a connection to %s failed', show(endpoint), exc_info=exc)
+            await run_hook(self, self._connection_manager.dispose, record.key, record.conn)
         finally:
             self._surely(lambda: self._core.disposed(record))
 

@@ -183,7 +183,7 @@ class SimulatedManager(BaseConnectionManager[int, Connection]):
                 self.world.note('{} of {} to {}: {}', name, conn, endpoint, trouble)
                 choices.tally[trouble] += 1
             for _ in range(choices.pick(SUSPENSIONS)):
-                await self._pause(conn if name == 'dispose' else None, 3 if trouble == 'stubborn' else 0)
+                await self._pause(3 if trouble == 'stubborn' else 0)
             if trouble == 'hang':
                 await self._hang()
             elif trouble in ERRORS:
@@ -200,15 +200,13 @@ class SimulatedManager(BaseConnectionManager[int, Connection]):
         finally:
             self.active -= 1
 
-    async def _pause(self, doomed: Optional[Connection], stubborn: int) -> None:
+    async def _pause(self, stubborn: int) -> None:
         delay = self.world.choices.pick(DELAYS)
         while True:
             try:
                 await (self.world.sleep(delay) if delay else next_pass())
                 return
             except asyncio.CancelledError:
-                if not WAITS_FOR_HOOKS and doomed is not None:
-                    self._shut(doomed)  # the pool goes on without us
                 if not stubborn:
                     raise
                 stubborn -= 1

@@ -130,6 +130,7 @@ class Users:
         world = self.world
         started = world.loop.now
         world.note('close({})', timeout)
+        world.choices.tally['pool closed'] += 1
         await world.pool.close(timeout)
         if timeout is None and world.pool.get_size():
             world.fail('closed: but something is left')

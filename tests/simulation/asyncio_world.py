@@ -310,7 +310,7 @@ class World:
             self.failure = self.failure or AssertionError(f'{type(error).__name__}: {error}')
             self.failure.__cause__ = error
         elif task in self.cancelled and not task.cancelled() and task not in self.excused:
-            self.failure = self.failure or AssertionError(f'a cancellation was swallowed: {task!r}')
+            self.failure = self.failure or AssertionError('a cancellation was swallowed')
 
     def _go_on(self) -> None:
         """Run one callback or, if there is none, let time go on to the next timer. Then look at everything."""
@@ -371,7 +371,6 @@ class World:
 
     def _cancel(self, task: 'asyncio.Task[Any]') -> None:
         self.choices.tally['cancelled'] += 1
-        self.note('cancelled: {}', task)
         if task.cancel():
             self.cancelled.add(task)
 
@@ -404,6 +403,9 @@ class World:
         self.loop.close()
         self.manager.hanging = []
         dead = self.users + self.helpers
+        if not WAITS_FOR_HOOKS:  # hooks that the pool has given up
+            kept = (*dead, *self.pool._background._ends)
+            dead += [task for task in self.loop.tasks if not task.done() and task not in kept]
         self.closed.update(dead)
         self.ghosts = [task.get_coro() for task in dead]
         self.users, self.helpers = [], []

@@ -4,8 +4,8 @@ The loop is driven callback by callback, and a cancellation comes between any tw
 suspended, both at once and when what it awaits has just happened. All of that is enumerated, nothing is left to chance.
 Meanwhile somebody waits for the same endpoint, and somebody for another one, who is blocked by the total limit alone.
 
-Each time (hazards 1, 2, 3, 5, 6, 11): the cancellation is delivered, every connection is disposed of exactly once, every
-slot is counted exactly as long as there is a connection in it, and all the others are served.
+Each time (hazards 1, 2, 3, 5, 6, 11): the cancellation is delivered, every connection is disposed of exactly once,
+every slot is counted exactly as long as there is a connection in it, and all the others are served.
 """
 
 import asyncio
@@ -117,7 +117,7 @@ class Case:
 
     :param operation: prepares and makes the coroutine to be cancelled
     :param kept: what hands over: ``connection`` (one of the same endpoint), ``slot`` (one of the same endpoint that is
-        past its time, so that its slot is handed over once it is disposed of) or ``elsewhere`` (one of another endpoint)
+        past its time, so that its slot is handed over once it is disposed of) or ``elsewhere`` (of another endpoint)
     :param bounded: with a deadline, for which the pool goes other ways
     """
 
@@ -254,7 +254,7 @@ class Case:
         self.pool._core.check_invariants()
 
     def check_accounts(self) -> None:
-        """Nothing is under way: a slot is in use if and only if there is a connection, lent if and only if it is held."""
+        """Nothing is under way: a slot is in use iff there is a connection in it, and that is lent iff it is held."""
         task = self.subject
         assert task is not None
         held = len(self.held()) + (self.keeper is not None)
