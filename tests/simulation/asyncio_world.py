@@ -7,6 +7,7 @@ of the manager; at the end everything must be back.
 
 import asyncio
 import contextlib
+import gc
 import logging
 from typing import Any, Callable, Coroutine, Dict, Iterator, List, Optional, Set
 
@@ -45,12 +46,24 @@ def run(choices: Choices) -> int:
     :raises AssertionError: says what went wrong, and up to the first colon of what kind that is
     """
     world = World(choices)
-    with world.clock.in_place(), world.in_place(), silenced(pool_logger), silenced(background_logger):
+    with world.clock.in_place(), world.in_place(), silenced(pool_logger), silenced(background_logger), uncollected():
         try:
             world.play()
         finally:
             world.abandon()
     return world.steps
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """The garbage collector would close coroutines of earlier lives, which failed, in the midst of this one."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @contextlib.contextmanager
