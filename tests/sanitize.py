@@ -53,7 +53,11 @@ def library(name: str) -> str:
 
 
 def build_flags(*sanitizers: str) -> Dict[str, str]:
-    flags = f'-fsanitize={",".join(sanitizers)} -fno-sanitize-recover=all -fno-omit-frame-pointer -g'
+    flags = f'-fsanitize={",".join(sanitizers)} -fno-omit-frame-pointer -g'
+    if 'undefined' in sanitizers:
+        # Stops the process by a signal, which AddressSanitizer reports. By itself, UndefinedBehaviorSanitizer writes to
+        # the standard error output if both are there, where what a subprocess says may be seen by nobody.
+        flags += ' -fsanitize-undefined-trap-on-error'
     return {'CFLAGS': f'-O1 {flags}', 'LDFLAGS': flags}
 
 
@@ -86,12 +90,12 @@ class Findings:
 
 
 def address_variables(findings: Findings, **address_options: object) -> Dict[str, str]:
-    common = {'halt_on_error': 1, 'log_path': findings.prefix}
+    # 2: whatever pytest does with these signals
+    fatal_signals = {'handle_segv': 2, 'handle_sigbus': 2, 'handle_sigill': 2, 'handle_sigfpe': 2}
     return {
         'LD_PRELOAD': library('libasan.so'),
         'PYTHONMALLOC': 'malloc',
-        'ASAN_OPTIONS': options(**common, **address_options),
-        'UBSAN_OPTIONS': options(**common, print_stacktrace=1),
+        'ASAN_OPTIONS': options(log_path=findings.prefix, **fatal_signals, **address_options),
     }
 
 
