@@ -27,6 +27,7 @@ from .._core import (
     Ticket,
     monotonic,
 )
+from .._deadlines import deadline_after, remaining
 from .._messages import show
 from ..common import BaseConnectionPool, ConnectionT, EndpointT, check_manager, check_timeout, is_overridden
 from .background import Background, run_to_suspension
@@ -146,7 +147,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
         :param timeout: seconds to wait at the most, after which acquired connections are disposed of nevertheless;
             ``None`` (the default) to wait as long as it takes
         """
-        deadline = _deadline(check_timeout(timeout))
+        deadline = deadline_after(check_timeout(timeout))
         self._core.close()
         self._settle_in(asyncio.get_running_loop())
         self._dispose_all_idle()
@@ -195,10 +196,10 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
                 self._dispose(victim)
                 self._core.rest(ticket)
             if state == WAITING:
-                if not await waiter.wait(_remaining(deadline)) and self._core.withdraw(ticket):
+                if not await waiter.wait(remaining(deadline)) and self._core.withdraw(ticket):
                     raise DeadlinePassed
             elif state == SLOT:
-                await self._connect(ticket, endpoint, _remaining(deadline))
+                await self._connect(ticket, endpoint, remaining(deadline))
                 return await self._announce(ticket, endpoint, deadline)
             elif state == CLOSED:
                 self._refuse_closed()
@@ -253,7 +254,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
         if await self._guarded(ticket, run_hook(self, manager.check_aliveness, endpoint, conn), deadline):
             return True
         ticket.dirty = True
-        await bounded(run_hook(self, manager.on_connection_dead, endpoint, conn), _remaining(deadline))
+        await bounded(run_hook(self, manager.on_connection_dead, endpoint, conn), remaining(deadline))
         if self.closed or ticket.state != CONNECTION:  # it may have been disposed of already, or was revoked
             self._refuse_closed()
         self._core.replace(ticket, monotonic())
@@ -272,7 +273,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
         """Await a hook with the connection granted. Unless it ends well or with an ordinary exception, it is unfit."""
         ticket.dirty = True
         try:
-            answer = await bounded(hook, _remaining(deadline))
+            answer = await bounded(hook, remaining(deadline))
         except TIMEOUTS:
             raise
         except Exception:
@@ -476,7 +477,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
             return True
         try:
             while not self._core.drained(excused):
-                if not await waiter.wait(_remaining(deadline)):
+                if not await waiter.wait(remaining(deadline)):
                     return self._core.drained(excused)
             return True
         finally:
@@ -497,11 +498,3 @@ HOOK_NAMES = ('check_aliveness', 'on_acquire', 'on_release', 'is_reusable')
 
 def _nothing() -> None:
     """An orphan's ticket is never waited for."""
-
-
-def _deadline(timeout: Optional[float]) -> Optional[float]:
-    return None if timeout is None else monotonic() + timeout
-
-
-def _remaining(deadline: Optional[float]) -> Optional[float]:
-    return None if deadline is None else max(deadline - monotonic(), 0.0)

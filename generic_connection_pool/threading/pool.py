@@ -7,6 +7,7 @@ from typing import Any, List, Optional
 
 from .. import _fork
 from .._core import CLOSED, CONNECTION, SLOT, WAITING, Core, Record, ThreadPool, Ticket, monotonic
+from .._deadlines import deadline_after, remaining
 from .._messages import show
 from ..common import BaseConnectionPool, ConnectionT, EndpointT, check_manager, check_timeout, is_overridden
 from ..exceptions import ConnectionPoolTimeoutError
@@ -121,7 +122,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
         :param timeout: seconds to wait at the most, after which acquired connections are disposed of nevertheless;
             ``None`` (the default) to wait as long as it takes
         """
-        deadline = _deadline(check_timeout(timeout))
+        deadline = deadline_after(check_timeout(timeout))
         if not self._begin_close(lambda: self.close(timeout)):
             return
         self._dispose_many(self._dispose_idle, self._core.total, deadline)
@@ -145,10 +146,10 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
             if ticket.victim is not None:
                 self._see_to_victim(ticket, deadline)
             if state == WAITING:
-                if not ticket.wait(_remaining(deadline)) and self._core.withdraw(ticket):
+                if not ticket.wait(remaining(deadline)) and self._core.withdraw(ticket):
                     raise ConnectionPoolTimeoutError(self._tell_timeout(endpoint, monotonic() - started))
             elif state == SLOT:
-                if not self._connect(ticket, endpoint, _remaining(deadline)):
+                if not self._connect(ticket, endpoint, remaining(deadline)):
                     self._refuse_closed()
                 return self._announce(ticket, endpoint)
             elif state == CLOSED:
@@ -161,7 +162,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
         if deadline is None:
             self._dispose_victim(ticket, None)
         else:
-            self._dispose_elsewhere(ticket, _remaining(deadline))
+            self._dispose_elsewhere(ticket, remaining(deadline))
 
     def _check(self, ticket: Ticket, endpoint: EndpointT, deadline: Optional[float]) -> bool:
         """Check the connection granted; if it is dead, ask for another one."""
@@ -170,7 +171,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
         if not self._checks_aliveness:
             return True
         manager = self._connection_manager
-        if self._guarded(ticket, manager.check_aliveness, endpoint, record.conn, _remaining(deadline)):
+        if self._guarded(ticket, manager.check_aliveness, endpoint, record.conn, remaining(deadline)):
             return True
         ticket.dirty = True
         manager.on_connection_dead(endpoint, record.conn)
@@ -277,7 +278,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
         try:
             self._closers.append(ticket)
             while not self._core.drained(excused):
-                if not ticket.wait(_remaining(deadline)):
+                if not ticket.wait(remaining(deadline)):
                     return self._core.drained(excused)
             return True
         finally:
@@ -300,11 +301,3 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
 
 #: the hooks of a manager that cost nothing unless they are overridden
 HOOKS = ('check_aliveness', 'on_acquire', 'on_release', 'is_reusable')
-
-
-def _deadline(timeout: Optional[float]) -> Optional[float]:
-    return None if timeout is None else monotonic() + timeout
-
-
-def _remaining(deadline: Optional[float]) -> Optional[float]:
-    return None if deadline is None else max(deadline - monotonic(), 0.0)

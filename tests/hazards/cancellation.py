@@ -123,8 +123,8 @@ CHANGES = [
         ASYNCIO + 'pool.py',
         (
             (
-                '                if not await waiter.wait(_remaining(deadline)) and self._core.withdraw(ticket):\n',
-                '                if not await waiter.wait(_remaining(deadline)):\n'
+                '                if not await waiter.wait(remaining(deadline)) and self._core.withdraw(ticket):\n',
+                '                if not await waiter.wait(remaining(deadline)):\n'
                 '                    if not self._core.withdraw(ticket):\n'
                 '                        ticket.state, ticket.record = CLOSED, None\n',
             ),
@@ -137,8 +137,8 @@ CHANGES = [
         THREADS + 'pool.py',
         (
             (
-                '                if not ticket.wait(_remaining(deadline)) and self._core.withdraw(ticket):\n',
-                '                if not ticket.wait(_remaining(deadline)):\n'
+                '                if not ticket.wait(remaining(deadline)) and self._core.withdraw(ticket):\n',
+                '                if not ticket.wait(remaining(deadline)):\n'
                 '                    if not self._core.withdraw(ticket):\n'
                 '                        ticket.state, ticket.record = CLOSED, None\n',
             ),

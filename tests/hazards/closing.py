@@ -25,9 +25,9 @@ CHANGES = [
         (
             ('        if self._core.closed:  # nobody is served after that\n', '        if False:\n'),
             (
-                '                if not self._connect(ticket, endpoint, _remaining(deadline)):\n'
+                '                if not self._connect(ticket, endpoint, remaining(deadline)):\n'
                 '                    self._refuse_closed()\n',
-                '                self._connect(ticket, endpoint, _remaining(deadline))\n',
+                '                self._connect(ticket, endpoint, remaining(deadline))\n',
             ),
         ),
         ('t test_what_is_created_while_close_begins_is_disposed_of_and_its_caller_told',),
@@ -93,7 +93,7 @@ CHANGES = [
         ASYNCIO + 'pool.py',
         (
             (
-                '                if not await waiter.wait(_remaining(deadline)):\n'
+                '                if not await waiter.wait(remaining(deadline)):\n'
                 '                    return self._core',
                 '                if not await waiter.wait(None):\n'
                 '                    return self._core',
@@ -110,7 +110,7 @@ CHANGES = [
         ASYNCIO + 'pool.py',
         (
             (
-                '                if not await waiter.wait(_remaining(deadline)):\n'
+                '                if not await waiter.wait(remaining(deadline)):\n'
                 '                    return self._core',
                 '                await asyncio.sleep(0)\n'
                 '                if deadline is not None and monotonic() > deadline:\n'

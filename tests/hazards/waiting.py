@@ -112,11 +112,11 @@ CHANGES = [
         ASYNCIO + 'pool.py',
         (
             (
-                '                await self._connect(ticket, endpoint, _remaining(deadline))\n',
+                '                await self._connect(ticket, endpoint, remaining(deadline))\n',
                 '                try:\n'
-                '                    await self._connect(ticket, endpoint, _remaining(deadline))\n'
+                '                    await self._connect(ticket, endpoint, remaining(deadline))\n'
                 '                except Exception:\n'
-                '                    await self._connect(ticket, endpoint, _remaining(deadline))\n',
+                '                    await self._connect(ticket, endpoint, remaining(deadline))\n',
             ),
         ),
         ('a test_the_error_of_a_create_surfaces_at_once_and_is_not_retried',),

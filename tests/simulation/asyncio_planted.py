@@ -72,7 +72,7 @@ def a_waiter_swallows_its_cancellation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def deadlines_are_disregarded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, '_remaining', lambda deadline: None if deadline is None else 1000.0)
+    monkeypatch.setattr(pool, 'remaining', lambda deadline: None if deadline is None else 1000.0)
 
 
 def a_late_connection_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,7 @@ def an_interrupted_hook_leaves_the_connection_fit(monkeypatch: pytest.MonkeyPatc
 
 
 def a_wait_has_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, '_remaining', lambda deadline: None)
+    monkeypatch.setattr(pool, 'remaining', lambda deadline: None)
 
 
 def a_closed_pool_goes_on_serving(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ CLOCK_USERS = (
     'generic_connection_pool._pycore.lock',
     'generic_connection_pool._pycore.thread_pool',
     'generic_connection_pool._pycore.async_pool',
+    'generic_connection_pool._deadlines',
     'generic_connection_pool.threading.pool',
     'generic_connection_pool.asyncio.pool',
 )
