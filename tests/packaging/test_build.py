@@ -53,7 +53,8 @@ def test_a_compiled_wheel_holds_the_packages_the_extension_modules_and_the_stubs
 
 def test_a_compiled_wheel_is_for_one_version_of_python(compiled_wheel: Path) -> None:
     tag = 'cp%d%d' % sys.version_info[:2]
-    assert f'-{tag}-{tag}-' in compiled_wheel.name
+    abi = tag + ('t' if sysconfig.get_config_var('Py_GIL_DISABLED') else '')
+    assert f'-{tag}-{abi}-' in compiled_wheel.name
 
 
 def test_a_pure_wheel_holds_no_trace_of_the_compiled_core(checkout: Path, pure_wheel: Path) -> None:
