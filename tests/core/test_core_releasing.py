@@ -303,3 +303,18 @@ def test_when_a_connection_is_gone_the_pool_lets_go_of_it(desk: Any, was_idle: b
     del user
     gc.collect()
     assert conn() is None
+
+
+def test_a_connection_whose_comparison_fails_is_no_others_equal(desk: Any) -> None:
+    """Hazard 35."""
+
+    class Incomparable:
+        def __eq__(self, other: object) -> bool:
+            raise LookupError('not to be compared')
+
+    d = desk()
+    user = d.user('a', Incomparable())
+    assert d.core.find(Incomparable(), 'a') is None
+    assert d.core.find(object(), 'a') is None
+    assert d.core.find(user.ticket.record.conn, 'a') is user.record
+    d.check()
