@@ -11,8 +11,9 @@
     does not free everything before it ends.
 ``threads``
     ThreadSanitizer, on the free-threaded interpreter built with it that ``PYTHON_TSAN`` names; left out if none is
-    named. The tests of the core and of the threads pool, and the stress tests. ``sanitizers/cpython-races.txt`` names
-    races inside CPython that are not reported.
+    named. The tests of the core and of the threads pool, and the stress tests. Only races count: everything takes some
+    fifty times as long, which is too long for the timeouts of some tests. ``sanitizers/cpython-races.txt`` names races
+    inside CPython that are not reported.
 
 Every finding is an error, in whatever process it was made: reports go to files, and there must be none. Linux, GCC.
 """
@@ -35,7 +36,10 @@ PYTHON_TSAN = 'PYTHON_TSAN'
 PARTS = ('address', 'leaks', 'threads')
 TESTS = ROOT / 'tests'
 #: what ThreadSanitizer runs: everything with threads that needs no server
-THREADED = ('core', 'pool/threading', 'pool/test_threading_shared_lock.py', 'stress')
+THREADED = (
+    'core', 'pool/threading', 'pool/test_threading_shared_lock.py', 'stress/test_core_threads.py',
+    'stress/test_threading_stress.py',
+)  # fmt: skip
 #: how often the stages run to find leaks: of what leaks each time, the second run leaks more
 FEW, OFTEN = 200, 2000
 #: personality flag of a process whose addresses are not random
@@ -151,6 +155,9 @@ def test_threads(environment: Environment, output: Output) -> Counts:
     findings = Findings('threads')
     arguments = [TESTS / path for path in THREADED]
     counts = run_tests(environment, '0', output, *arguments, **thread_variables(findings))
+    if counts.passed and counts.failed:  # if pytest itself had died, none would have passed
+        output.say(f'{counts.failed} tests were too slow for their timeouts, or failed otherwise: not counted here')
+        counts = counts._replace(failed=0)
     return findings.judge(counts, output)
 
 
