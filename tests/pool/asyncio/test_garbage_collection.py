@@ -42,7 +42,7 @@ async def test_a_pool_that_was_closed_does_not_warn(open_pool: OpenPool) -> None
 def test_a_pool_whose_construction_failed_does_not_warn() -> None:
     with pytest.raises(ValueError):
         ConnectionPool(Manager(), max_size=0)
-    with pytest.raises(AttributeError):
+    with pytest.raises(TypeError):
         ConnectionPool(object())  # type: ignore[arg-type]
     gc.collect()
 
