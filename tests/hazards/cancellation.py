@@ -105,13 +105,9 @@ CHANGES = [
         PURE + 'core.py',
         (
             (
-                '        if ticket.state != WAITING or ticket.endpoint is None:\n'
                 '            return False\n'
                 '        ticket.state = NOTHING\n',
-                '        if ticket.endpoint is None:\n'
-                '            return False\n'
-                '        if ticket.state != WAITING:\n'
-                '            return True\n'
+                '            return ticket.endpoint is not None\n'
                 '        ticket.state = NOTHING\n',
             ),
         ),

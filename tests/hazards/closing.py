@@ -174,6 +174,8 @@ CHANGES = [
             (
                 '        finally:\n'
                 '            self._surely(lambda: self._core.disposed(record))',
+                '        except ZeroDivisionError:\n'
+                '            pass\n'
                 '        else:\n'
                 '            self._surely(lambda: self._core.disposed(record))',
             ),
