@@ -7,25 +7,26 @@ import ssl
 from typing import Any, Callable
 
 import pytest
-import trustme
 from generic_connection_pool import asyncio as asyncio_pools
 from generic_connection_pool import threading as threads_pools
 from generic_connection_pool.contrib.socket import SslSocketConnectionManager
 from generic_connection_pool.contrib.socket_async import TcpStreamConnectionManager
 from support.servers import EchoServer, ask, ask_stream, tcp_echo_server
 
+trustme = pytest.importorskip('trustme', exc_type=ImportError)
+
 PAST = datetime.datetime(2020, 1, 1)
 NAMES = ('localhost', '127.0.0.1')
 
 
-def server_context(authority: trustme.CA, *names: str, **terms: Any) -> ssl.SSLContext:
+def server_context(authority: Any, *names: str, **terms: Any) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(*names, **terms).configure_cert(context)
     return context
 
 
 @pytest.fixture
-def authority(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+def authority(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Those who trust whom their system trusts, trust this one."""
     made = trustme.CA()
     made.cert_pem.write_to_path(str(tmp_path / 'trusted.pem'))
@@ -65,13 +66,13 @@ def ask_server(request: pytest.FixtureRequest) -> Ask:
     return chosen
 
 
-def test_by_default_who_is_trusted_is_answered(authority: trustme.CA, ask_server: Ask) -> None:
+def test_by_default_who_is_trusted_is_answered(authority: Any, ask_server: Ask) -> None:
     with tcp_echo_server('127.0.0.1', server_context(authority, *NAMES)) as server:
         assert ask_server(server, None).strip() == b'hello'
 
 
 @pytest.mark.parametrize('what', ['a stranger', 'another host', 'expired', 'expired long ago'])
-def test_by_default_nobody_else_is_answered(authority: trustme.CA, ask_server: Ask, what: str) -> None:
+def test_by_default_nobody_else_is_answered(authority: Any, ask_server: Ask, what: str) -> None:
     if what == 'a stranger':
         context = server_context(trustme.CA(), *NAMES)
     elif what == 'another host':

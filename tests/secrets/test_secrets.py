@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import importlib
 import io
 import logging
 import traceback
@@ -12,10 +13,13 @@ from typing import Any, Dict, Iterator, List
 import pytest
 from generic_connection_pool import asyncio as asyncio_pools
 from generic_connection_pool import threading as threads_pools
-from generic_connection_pool.contrib.asyncpg import DbConnectionManager as AsyncpgManager
-from generic_connection_pool.contrib.psycopg2 import DbConnectionManager as Psycopg2Manager
 from support.postgres import USER_WITH_PASSWORD, PostgresServer
 from support.servers import refusing_port
+
+pytest.importorskip('asyncpg', exc_type=ImportError)
+pytest.importorskip('psycopg2', exc_type=ImportError)
+AsyncpgManager = importlib.import_module('generic_connection_pool.contrib.asyncpg').DbConnectionManager
+Psycopg2Manager = importlib.import_module('generic_connection_pool.contrib.psycopg2').DbConnectionManager
 
 SECRET = 'Xq7-Wunderhorn-9z'
 #: how it may also be spelled
