@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import pytest
+from generic_connection_pool._core import core_implementation
 
 PROLOGUE = """
 import asyncio, atexit, sys, threading
@@ -120,18 +121,29 @@ SCRIPTS = {
 }
 
 
-@pytest.mark.parametrize('development', [False, True], ids=['plain', 'development mode'])
 @pytest.mark.parametrize('case', SCRIPTS)
-def test_the_interpreter_ends_silently_and_promptly(case: str, development: bool, tmp_path: Any) -> None:
+def test_the_interpreter_ends_silently_and_promptly(case: str, tmp_path: Any) -> None:
     code, status = SCRIPTS[case]
+    # in the development mode the allocators look for writes beyond the end, which the compiled core might make
+    modes = [[], ['-X', 'dev']] if core_implementation == 'cython' else [[]]
+    processes = [run(code, tmp_path, *options) for options in modes]  # side by side: they mostly wait
+    try:
+        for options, process in zip(modes, processes):
+            stdout, stderr = process.communicate(timeout=20)
+            told = [line for line in stderr.splitlines() if not (options and _asked_for(line))]
+            assert (process.returncode, stdout, told) == (status, '', []), f'{options}: {stderr}'
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def run(code: str, directory: Any, *options: str) -> 'subprocess.Popen[str]':
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
-    options = ['-X', 'dev'] if development else []
-    done = subprocess.run(
+    return subprocess.Popen(
         [sys.executable, *options, '-c', PROLOGUE + code],
-        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=20,
+        env=environment, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    told = [line for line in done.stderr.splitlines() if not _asked_for(line)] if development else done.stderr
-    assert (done.returncode, done.stdout, told or '') == (status, '', ''), done.stderr
 
 
 def _asked_for(line: str) -> bool:
@@ -142,10 +154,7 @@ def _asked_for(line: str) -> bool:
 
 
 def test_an_exception_of_the_script_is_all_that_is_told(tmp_path: Any) -> None:
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(
-        [sys.executable, '-c', PROLOGUE + "pool = busy()\nraise LookupError('the end')"],
-        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=20,
-    )  # fmt: skip
-    assert done.returncode == 1 and done.stderr.count('Traceback') == 1
-    assert done.stderr.splitlines()[-1] == 'LookupError: the end'
+    with run("pool = busy()\nraise LookupError('the end')", tmp_path) as process:
+        _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 1 and stderr.count('Traceback') == 1
+    assert stderr.splitlines()[-1] == 'LookupError: the end'
