@@ -40,6 +40,8 @@ THREADED = (
     'core', 'pool/threading', 'pool/test_threading_shared_lock.py', 'stress/test_core_threads.py',
     'stress/test_threading_stress.py',
 )  # fmt: skip
+#: AddressSanitizer of GCC 12 leaves its own allocator locked in the child if another thread is in it during the fork
+FORKS_OF_BUSY_THREADS = 'tests/process/test_fork_threads.py::test_forks_at_random_instants_of_busy_threads'
 #: how often the stages run to find leaks: of what leaks each time, the second run leaks more
 FEW, OFTEN = 200, 2000
 #: personality flag of a process whose addresses are not random
@@ -107,7 +109,8 @@ def test_addresses(environment: Environment, output: Output) -> Counts:
     findings = Findings('address')
     # leaks: see below; here, every subprocess of a test would be late by the search
     variables = address_variables(findings, detect_leaks=0, detect_stack_use_after_return=1)
-    counts = run_tests(environment, '0', output, *all_but('packaging', 'stress/test_flat.py', *ONCE), **variables)
+    tests = all_but('packaging', 'stress/test_flat.py', *ONCE)
+    counts = run_tests(environment, '0', output, *tests, f'--deselect={FORKS_OF_BUSY_THREADS}', **variables)
     return findings.judge(counts, output)
 
 
@@ -147,7 +150,10 @@ def thread_variables(findings: Findings) -> Dict[str, str]:
     suppressions = TESTS / 'sanitizers' / 'cpython-races.txt'
     return {
         'PYTHON_GIL': '0',  # whatever a test imports: the lock would hide the races
-        'TSAN_OPTIONS': options(log_path=findings.prefix, suppressions=suppressions, halt_on_error=0, exitcode=0),
+        # tests leave daemon threads behind on purpose, which are reported as leaked threads unless that is turned off
+        'TSAN_OPTIONS': options(
+            log_path=findings.prefix, suppressions=suppressions, halt_on_error=0, exitcode=0, report_thread_leaks=0
+        ),
     }
 
 
