@@ -7,6 +7,7 @@ from typing import Any, AsyncIterator, Callable, Dict, Optional, Tuple
 from connections import Connection, Trouble, Troubles
 from generic_connection_pool import ConnectionNotAcquiredError, ConnectionPoolTimeoutError
 from generic_connection_pool.asyncio import BaseConnectionManager, ConnectionPool
+from measuring import ENDPOINTS
 
 Stage = Callable[[int], AsyncIterator[None]]
 
@@ -72,7 +73,7 @@ async def acquires(count: int) -> AsyncIterator[None]:
     async with open_pool() as pool:
         while True:
             for i in range(count // 2):
-                endpoint = 'abc'[i % 3]
+                endpoint = ENDPOINTS[i % 3]
                 async with pool.connection(endpoint):
                     pass
                 await pool.release(await pool.acquire(endpoint), endpoint)

@@ -8,6 +8,7 @@ from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 from connections import Connection, Trouble, Troubles
 from generic_connection_pool import ConnectionNotAcquiredError, ConnectionPoolTimeoutError
 from generic_connection_pool.threading import BaseConnectionManager, ConnectionPool
+from measuring import ENDPOINTS
 
 Stage = Callable[[int], Iterator[None]]
 
@@ -59,7 +60,7 @@ def acquires(count: int) -> Iterator[None]:
     with open_pool() as pool:
         while True:
             for i in range(count // 2):
-                endpoint = 'abc'[i % 3]
+                endpoint = ENDPOINTS[i % 3]
                 with pool.connection(endpoint):
                     pass
                 pool.release(pool.acquire(endpoint), endpoint)

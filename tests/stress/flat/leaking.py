@@ -5,7 +5,7 @@ import os
 import sys
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
-from measuring import SHARED
+from measuring import ENDPOINTS
 
 kept: List[Any] = []
 
@@ -26,9 +26,9 @@ def lose_memory() -> None:
 
 STAGES: 'Dict[str, Tuple[Callable[[int], Iterator[None]], int]]' = {
     'objects': leaking(list),
-    'references': leaking(lambda: SHARED[0]),
+    'references': leaking(lambda: ENDPOINTS[0]),
     'descriptors': leaking(lambda: os.open(os.devnull, os.O_RDONLY)),
-    'blocks': leaking(object),
+    'blocks': leaking(lambda: [object() for _ in range(20)]),
 }
 if sys.platform == 'linux':
     STAGES['heap'] = leaking(lose_memory)

@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import sys
+import sysconfig
 import threading
 import time
 from array import array
@@ -11,9 +12,11 @@ from typing import Any, Callable, List, NamedTuple, Optional
 
 from generic_connection_pool._core import Record, Ticket
 
-#: objects that operations have in common: none of them may be referred to more and more often. (The references to
-#: ``None`` and the like are counted before Python 3.12 only.)
-SHARED: List[Any] = [Record, Ticket, TimeoutError, None, True, False, 0, 1, '', ()]
+#: endpoints that operations have in common
+ENDPOINTS = [object(), object(), object()]
+#: objects that may not be referred to more and more often. (The references to ``None`` and the like are counted before
+#: Python 3.12 only, and those to types only with a GIL.)
+SHARED: List[Any] = [*ENDPOINTS, Record, Ticket, TimeoutError, None, True, False, 0, 1, '', ()]
 
 
 #: how often each stage is measured
@@ -49,10 +52,17 @@ class Measurement(NamedTuple):
 #: How much of each may be more at the end, after hundreds of thousands of operations. Objects and blocks: what the
 #: interpreter keeps for itself, such as frames and emptied lists for the next use. References: those held by them.
 #: Memory: ``malloc`` gives out arenas of Python's allocator and pieces of the collector's, both larger than what is in
-#: them; the kernel counts pages.
+#: them; the kernel counts pages. Without a GIL more blocks are kept, for each thread.
+FREE_THREADED = bool(sysconfig.get_config_var('Py_GIL_DISABLED'))
 NOISE = Measurement(
-    objects=20, references=20, descriptors=0, threads=0, blocks=50, heap=64 * 1024, resident=512 * 1024
-)  # fmt: skip
+    objects=20,
+    references=20,
+    descriptors=0,
+    threads=0,
+    blocks=500 if FREE_THREADED else 50,
+    heap=64 * 1024,
+    resident=512 * 1024,
+)
 
 
 class MallInfo2(ctypes.Structure):
