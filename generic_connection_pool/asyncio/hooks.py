@@ -10,7 +10,10 @@ from .._messages import show_identity
 from ..exceptions import ConnectionPoolTimeoutError
 from .background import close_coroutine
 
-__all__ = ('DeadlinePassed', 'PoolTimeoutError', 'TIMEOUTS', 'bounded', 'count_frames', 'in_child', 'let_finish', 'run_hook')
+__all__ = (
+    'DeadlinePassed', 'PoolTimeoutError', 'TIMEOUTS', 'bounded', 'count_frames', 'forget_frames', 'in_child',
+    'let_finish', 'run_hook',
+)  # fmt: skip
 
 ResultT = TypeVar('ResultT')
 
@@ -69,6 +72,13 @@ async def run_hook(pool: object, hook: Callable[..., Awaitable[ResultT]], *args:
 def count_frames(pool: object) -> int:
     """How many hooks of a pool the caller is in."""
     return sum(frame.pool is pool for frame in _frames.get())
+
+
+def forget_frames(pool: object) -> None:
+    """For a forked child: the hooks of a pool that the caller is in have none of the child's slots in their hands."""
+    for frame in _frames.get():
+        if frame.pool is pool:
+            frame.pool = None
 
 
 async def let_finish(tasks: 'Tuple[asyncio.Task[Any], ...]') -> None:

@@ -32,7 +32,9 @@ from .._messages import show
 from ..common import BaseConnectionPool, ConnectionT, EndpointT, check_manager, check_timeout, is_overridden
 from .background import Background, run_to_suspension
 from .collector import start_collector
-from .hooks import TIMEOUTS, DeadlinePassed, PoolTimeoutError, bounded, count_frames, in_child, let_finish, run_hook
+from .hooks import (
+    TIMEOUTS, DeadlinePassed, PoolTimeoutError, bounded, count_frames, forget_frames, in_child, let_finish, run_hook,
+)  # fmt: skip
 from .manager import BaseConnectionManager
 from .waiter import Waiter
 
@@ -488,6 +490,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
         _fork.keep(self._loop, self._collector, self._background)  # tasks complain when they are finalized
         for ticket in self._tickets:
             ticket.revoke()
+        forget_frames(self)
         self._renew(core)
         self._start_empty()
 
