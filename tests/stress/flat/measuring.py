@@ -59,7 +59,7 @@ NOISE = Measurement(
     references=20,
     descriptors=0,
     threads=0,
-    blocks=500 if FREE_THREADED else 50,
+    blocks=500 if FREE_THREADED else 200,
     heap=64 * 1024,
     resident=512 * 1024,
 )
