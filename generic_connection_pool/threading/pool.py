@@ -95,10 +95,10 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
         if self._background_collector:
             start_collector(self)
 
-    def __del__(self) -> None:
+    def __del__(self, _warn: Any = warnings.warn) -> None:  # at exit, the module may have been emptied already
         core = getattr(self, '_core', None)  # the constructor may have failed
         if core is not None and not core.closed:
-            warnings.warn(f'unclosed {self!r}', ResourceWarning, source=self, stacklevel=2)
+            _warn(f'unclosed {self!r}', ResourceWarning, source=self, stacklevel=2)
 
     @property
     def closed(self) -> bool:
