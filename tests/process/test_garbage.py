@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import contextlib
+import functools
 import gc
 import sys
 import sysconfig
@@ -251,7 +252,7 @@ def test_finalizers_acquire_within_every_operation_of_their_thread(make_manager:
 def settle(pool: Any) -> None:
     """All slots and connections are there, and each was disposed of once when the pool is closed."""
     for endpoint in ('a', 'b', 'y', 'z', 'w', 'new'):  # one by one: there is not room for all
-        threads.wait_until(lambda endpoint=endpoint: threads.is_free(pool, endpoint))  # type: ignore[misc]
+        threads.wait_until(functools.partial(threads.is_free, pool, endpoint))
     threads.finish(pool)
 
 
