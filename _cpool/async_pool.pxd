@@ -25,6 +25,7 @@ cdef class AsyncPool:
     # what asyncio notes in the thread's own dictionary while that loop runs there; None where it notes nothing
     cdef object marker
 
+    cdef int adopt(self, Core core) except -1
     cdef bint in_loop(self) except -1
     cdef Record take(self, object endpoint)
     cdef int give_in(self, Record record, uint64_t loan, object exc) except -1

@@ -266,6 +266,8 @@ cdef class AsyncLease(Operation):
         return GenericAlias(cls, item)
 
     def __init__(self, AsyncPool pool not None, endpoint, timeout):
+        if self.pool is not None:
+            raise RuntimeError('this context manager is in use already: call connection() once for each block')
         self.pool = pool
         self.endpoint = endpoint
         self.timeout = timeout
@@ -351,7 +353,7 @@ cdef class AsyncPool:
         :param plain_failure: nor is the one asked when a block has failed
         :param collects: a release is to dispose of what is due
         """
-        self.core = core
+        self.adopt(core)
         self._plain_acquire = plain_acquire
         self._plain_release = plain_release
         self._plain_failure = plain_failure
@@ -362,9 +364,16 @@ cdef class AsyncPool:
 
         :param core: an empty core
         """
-        self.core = core
+        self.adopt(core)
         self.loop = None
         self.marker = None
+
+    cdef int adopt(self, Core core) except -1:
+        # what the former core has lent must never come back to another one
+        if self.core is not None and self.core is not core:
+            self.core.disown()
+        self.core = core
+        return 0
 
     def connection(self, endpoint, timeout=None):
         """Hold a connection for an ``async with`` block.

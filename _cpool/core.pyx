@@ -8,7 +8,7 @@ from cpython.ref cimport PyObject
 from libc.math cimport INFINITY
 from libc.stdint cimport uint64_t
 
-from _cpool.atomics cimport load_int, store_int
+from _cpool.atomics cimport load_int, store_int, store_pointer
 from _cpool.deque cimport idle_first, idle_next, idle_remove
 from _cpool.heap cimport heap_reserve
 from _cpool.lock cimport clock_floor, clock_now, decref, decref_alive, incref, mutex_lock, mutex_unlock
@@ -22,7 +22,7 @@ from _cpool.structs cimport (
     aftermath_t, endpoint_t, record_t, ticket_t,
 )
 from _cpool.table cimport lent_reserve, outdate_lent
-from _cpool.waiters cimport leave_ring, queue_push, queue_remove
+from _cpool.waiters cimport is_free, leave_ring, queue_push, queue_remove
 
 __all__ = ('Core',)
 
@@ -85,6 +85,12 @@ cdef class Core(Store):
         if ticket is None:
             raise TypeError('a Ticket is required, not None')
         self._locate(key, True, &endpoint)
+        if not is_free(&ticket.c):
+            drop_unused(&self.s, endpoint, &after)
+            release_all(self.s.stripes)
+            self._conclude(&after)
+            raise RuntimeError('the ticket waits or holds something')
+        ticket.c.core = self.serial
         self.s.arrivals += 1
         ticket.c.order = self.s.arrivals
         seek(&self.s, &ticket.c, endpoint, now, &after)
@@ -105,9 +111,11 @@ cdef class Core(Store):
         cdef endpoint_t *endpoint
         hold_all(self.s.stripes)
         record = ticket.c.record
-        if ticket.c.state != T_CONNECTION or record == NULL or ticket.c.victim != NULL:
-            release_all(self.s.stripes)
-            raise RuntimeError('the ticket holds no connection, or has a victim already')
+        if (
+            ticket.c.state != T_CONNECTION or record == NULL or ticket.c.victim != NULL or ticket.c.queue != NULL
+            or (record.state == S_LENT and record.core != self.serial)
+        ):
+            give_up(self.s.stripes, 'the ticket holds no connection, or has a victim already')
         ticket.c.record = NULL
         if record.state != S_LENT:  # closed by force meanwhile
             ticket.c.state = T_CLOSED
@@ -115,7 +123,9 @@ cdef class Core(Store):
             endpoint = end_loan(&self.s, record)
             doom(&self.s, record, endpoint)
             promise(record, endpoint)
-            ticket.c.victim = record
+            ticket.c.core = self.serial
+            incref(record.owner)  # the ticket's, of its victim
+            store_pointer(&ticket.c.victim, record)
             ticket.c.on_duty = True
             seek(&self.s, &ticket.c, endpoint, now, &after)
         release_all(self.s.stripes)
@@ -130,7 +140,7 @@ cdef class Core(Store):
         cdef aftermath_t after = aftermath_t(NULL, NULL, NULL)
         cdef endpoint_t *endpoint
         hold_all(self.s.stripes)
-        if ticket.c.state != T_WAITING:
+        if ticket.c.state != T_WAITING or ticket.c.core != self.serial:
             release_all(self.s.stripes)
             return False
         endpoint = ticket.c.endpoint
@@ -148,9 +158,10 @@ cdef class Core(Store):
         """The ticket's owner has had its victim taken care of elsewhere, and may be given another."""
         cdef aftermath_t after = aftermath_t(NULL, NULL, NULL)
         hold_all(self.s.stripes)
-        end_duty(&ticket.c)
-        if ticket.c.state == T_WAITING:
-            settle(&self.s, ticket.c.endpoint, &after)
+        if ticket.c.core == self.serial:
+            end_duty(&ticket.c)
+            if ticket.c.state == T_WAITING:
+                settle(&self.s, ticket.c.endpoint, &after)
         release_all(self.s.stripes)
         self._conclude(&after)
 
@@ -167,9 +178,9 @@ cdef class Core(Store):
         cdef Record record
         if ticket is None:
             raise TypeError('a Ticket is required, not None')
-        endpoint = ticket.c.endpoint
-        if ticket.c.state != T_SLOT:
+        if not holds_slot(ticket, self.serial):
             raise RuntimeError('the ticket holds no slot')
+        endpoint = ticket.c.endpoint
         record = Record(conn, <object>endpoint.key, now, now + self.s.max_lifetime)
         self.records.add(record)
         hold_all(self.s.stripes)
@@ -183,6 +194,7 @@ cdef class Core(Store):
         stripe.records += 1
         record.c.stripe = stripe_of(endpoint.hash)
         record.c.endpoint = endpoint
+        record.c.core = self.serial
         incref(record.c.owner)  # the core's reference
         incref(record.c.owner)  # the ticket's
         ticket.c.record = &record.c
@@ -200,9 +212,8 @@ cdef class Core(Store):
         """Give up the slot that a ticket holds: no connection could be created."""
         cdef aftermath_t after = aftermath_t(NULL, NULL, NULL)
         hold_all(self.s.stripes)
-        if ticket.c.state != T_SLOT:
-            release_all(self.s.stripes)
-            raise RuntimeError('the ticket holds no slot')
+        if not holds_slot(ticket, self.serial):
+            give_up(self.s.stripes, 'the ticket holds no slot')
         ticket.c.state = T_NOTHING
         free_slot(&self.s, ticket.c.endpoint, NULL, &after)
         ticket.c.endpoint = NULL
@@ -212,9 +223,11 @@ cdef class Core(Store):
     def transfer(self, Ticket ticket not None, Ticket heir not None):
         """Pass the slot that a ticket holds to a ticket that holds nothing."""
         hold_all(self.s.stripes)
-        if ticket.c.state != T_SLOT:
-            release_all(self.s.stripes)
-            raise RuntimeError('the ticket holds no slot')
+        if not holds_slot(ticket, self.serial):
+            give_up(self.s.stripes, 'the ticket holds no slot')
+        if not is_free(&heir.c):
+            give_up(self.s.stripes, 'the heir waits or holds something')
+        heir.c.core = self.serial
         heir.c.endpoint = ticket.c.endpoint
         heir.c.state = T_SLOT
         ticket.c.endpoint = NULL
@@ -236,7 +249,7 @@ cdef class Core(Store):
             raise TypeError('a Record is required, not None')
         stripe = &self.s.stripes[record.c.stripe]
         mutex_lock(&stripe.mutex)
-        held = record.c.state == S_LENT and record.c.uses == loan
+        held = record.c.state == S_LENT and record.c.uses == loan and record.c.core == self.serial
         if held:
             store_int(&record.c.state, S_RETURNING)
         mutex_unlock(&stripe.mutex)
@@ -256,11 +269,11 @@ cdef class Core(Store):
             raise TypeError('a Record is required, not None')
         stripe = &self.s.stripes[record.c.stripe]
         mutex_lock(&stripe.mutex)
-        if STRIPES > 1 and is_lent(record) and not is_calm(&self.s, &record.c, now):
+        if STRIPES > 1 and is_lent(record, self.serial) and not is_calm(&self.s, &record.c, now):
             mutex_unlock(&stripe.mutex)
             stripe = NULL
             hold_all(self.s.stripes)
-        if not is_lent(record):
+        if not is_lent(record, self.serial):
             release(self.s.stripes, stripe)
             return self._refuse_unless_forced(record)
         kept = restore(&self.s, &record.c, now, &after)
@@ -308,7 +321,7 @@ cdef class Core(Store):
         if record is None:
             raise TypeError('a Record is required, not None')
         hold_all(self.s.stripes)
-        if not is_lent(record):
+        if not is_lent(record, self.serial):
             release_all(self.s.stripes)
             return not self._refuse_unless_forced(record)
         doom(&self.s, &record.c, end_loan(&self.s, &record.c))
@@ -334,7 +347,7 @@ cdef class Core(Store):
         if record is None:
             raise TypeError('a Record is required, not None')
         hold_all(self.s.stripes)
-        if record.c.state != S_DISPOSING:
+        if record.c.state != S_DISPOSING or record.c.core != self.serial:
             release_all(self.s.stripes)
             if load_int(&record.c.state) == S_INHERITED:
                 return
@@ -342,11 +355,12 @@ cdef class Core(Store):
         endpoint = record.c.endpoint
         beneficiary = record.c.beneficiary
         store_int(&record.c.state, S_GONE)
+        record.c.core = 0
         record.c.endpoint = NULL
         record.c.beneficiary = NULL
         self.s.records -= 1
         self.s.stripes[record.c.stripe].records -= 1
-        if ticket is not None:
+        if ticket is not None and ticket.c.core == self.serial:
             end_duty(&ticket.c)
         if beneficiary != NULL:
             beneficiary.evicting -= 1
@@ -477,6 +491,8 @@ cdef class Core(Store):
         """
         cdef bint empty
         hold_all(self.s.stripes)
+        if not is_free(&ticket.c):
+            give_up(self.s.stripes, 'the ticket waits or holds something')
         empty = self.s.total <= (self.s.excused + excused if excused else 0)
         if not empty:
             self.s.excused += excused
@@ -487,6 +503,8 @@ cdef class Core(Store):
     def leave(self, Ticket ticket not None, Py_ssize_t excused):
         """Wait no longer for the pool to be empty."""
         hold_all(self.s.stripes)
+        if ticket.c.queue != &self.s.closers:
+            give_up(self.s.stripes, 'the ticket does not wait for the pool to be empty')
         self.s.excused -= excused
         queue_remove(&self.s.closers, &ticket.c)
         decref_alive(ticket.c.owner)  # the queue's reference; the caller has its own
@@ -505,9 +523,20 @@ cdef class Core(Store):
         return empty
 
 
-cdef inline bint is_lent(Record record) noexcept:
-    # held by a user, or on its way back
-    return record.c.state == S_LENT or record.c.state == S_RETURNING
+cdef inline bint is_lent(Record record, uint64_t core) noexcept:
+    # of this core, and held by a user, or on its way back
+    return (record.c.state == S_LENT or record.c.state == S_RETURNING) and record.c.core == core
+
+
+cdef inline bint holds_slot(Ticket ticket, uint64_t core) noexcept:
+    # of this core; without an endpoint it was revoked while it waited
+    return ticket.c.state == T_SLOT and ticket.c.core == core and ticket.c.endpoint != NULL
+
+
+cdef int give_up(stripe_t *stripes, str text) except -1:
+    # an operation that is not allowed, and has changed nothing yet
+    release_all(stripes)
+    raise RuntimeError(text)
 
 
 cdef inline Record own(record_t *record):

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint64_t
 
+from _cpool.record cimport Record
 from _cpool.structs cimport record_t
 
 cdef struct entry_t:
@@ -23,3 +24,5 @@ cdef void heap_disarm(heap_t *heap, record_t *record) noexcept nogil
 cdef class ExpiryHeap:
     cdef heap_t heap
     cdef dict _records
+
+    cdef int _require(self, Record record) except -1

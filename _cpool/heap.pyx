@@ -34,6 +34,7 @@ cdef class ExpiryHeap:
 
     def arm(self, Record record not None):
         """See to it that the record has an entry that is not later than its deadline. O(1) if it has."""
+        self._require(record)
         if heap_reserve(&self.heap, self.heap.size + 1) < 0:
             raise MemoryError('no memory for another connection')
         self._records[id(record)] = record
@@ -46,8 +47,15 @@ cdef class ExpiryHeap:
 
     def disarm(self, Record record not None):
         """Drop the entry of a record, if it has one."""
+        self._require(record)
         heap_disarm(&self.heap, &record.c)
         self._records.pop(id(record), None)
+
+    cdef int _require(self, Record record) except -1:
+        cdef Py_ssize_t index = record.c.heap_index
+        if index >= 0 and (index >= self.heap.size or self.heap.entries[index].record != &record.c):
+            raise RuntimeError('the record has an entry in another heap')
+        return 0
 
 
 cdef int heap_reserve(heap_t *heap, Py_ssize_t count) noexcept nogil:

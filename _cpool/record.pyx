@@ -22,16 +22,20 @@ cdef class Record:
     A record is in exactly one state, and in the one list of its endpoint that belongs to the state.
     """
 
+    def __cinit__(self):
+        self.c.owner = <PyObject *>self
+        self.c.heap_index = -1
+        self.c.state = S_GONE
+
     def __init__(self, conn, key, double created, double expires):
+        if self.c.core or self.c.heap_index >= 0:
+            raise RuntimeError('the record is in use')
         self.conn = conn
         self.key = key
-        self.c.owner = <PyObject *>self
         self.c.conn = <PyObject *>conn
         self.c.created = created
         self.c.expires = expires
         self.c.deadline = expires
-        self.c.heap_index = -1
-        self.c.state = S_GONE
 
     @property
     def state(self):
@@ -39,6 +43,8 @@ cdef class Record:
 
     @state.setter
     def state(self, int value):
+        if self.c.core or not S_IDLE_CORE <= value <= S_INHERITED:
+            raise RuntimeError('the state of a record is the affair of its core')
         self.c.state = value
 
     @property

@@ -1,5 +1,7 @@
 # What one pool has: see store.pyx.
 
+from libc.stdint cimport uint64_t
+
 from _cpool.policy cimport state_t
 from _cpool.record cimport Record
 from _cpool.stripes cimport stripe_t
@@ -10,6 +12,8 @@ from _cpool.waiters cimport Ticket
 cdef class Store:
     # the state, and the lock that guards it and the endpoints, records and tickets of this core: see stripes.pxd
     cdef state_t s
+    # tells this core from all others, also from one that was at its address before
+    cdef uint64_t serial
     # keeps what s.alarm points to
     cdef Ticket alarm
     # all connections, until they have been disposed of; each change is one call of a method in C

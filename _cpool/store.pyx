@@ -6,7 +6,7 @@ from cpython.ref cimport PyObject
 from libc.math cimport INFINITY
 from libc.stdint cimport uint64_t
 
-from _cpool.atomics cimport store_int
+from _cpool.atomics cimport count, store_int
 from _cpool.found cimport found_add, found_complete, found_list, found_t, holds
 from _cpool.invariants cimport violation
 from _cpool.lock cimport decref, incref, mutex_lock, mutex_unlock
@@ -23,6 +23,9 @@ __all__ = ('Store',)
 cdef Py_ssize_t LEAST_BYPASS = 16
 
 
+cdef uint64_t last_serial = 0
+
+
 cdef class Store:
     """The state of one pool.
 
@@ -37,20 +40,24 @@ cdef class Store:
         self, Py_ssize_t min_idle, Py_ssize_t max_size, Py_ssize_t total_max_size, double idle_timeout,
         double max_lifetime
     ):
-        stripes_init(self.s.stripes)
-        self.records = set()
         self.s.min_idle = min_idle
         self.s.max_size = max_size
         self.s.total_max_size = total_max_size
         self.s.idle_timeout = idle_timeout
         self.s.max_lifetime = max_lifetime
         self.s.bypass_limit = max(LEAST_BYPASS, total_max_size)
+
+    def __cinit__(self):
+        self.serial = count(&last_serial)
+        stripes_init(self.s.stripes)
+        self.records = set()
         self.s.alarm_at = INFINITY
 
     def __dealloc__(self):
         cdef size_t i
         cdef endpoint_t *endpoint
         cdef endpoint_t *after
+        free_queue(&self.s.closers)
         for i in range(<size_t>1 << self.s.endpoints.bits if self.s.endpoints.buckets != NULL else 0):
             endpoint = self.s.endpoints.buckets[i]
             while endpoint != NULL:
@@ -384,21 +391,27 @@ cdef void free_records(list_t *records) noexcept:
     while record != NULL:
         after = record.next
         record.endpoint = NULL
+        record.core = 0
         record.state = S_GONE
         decref(record.owner)
         record = after
 
 
-cdef void free_endpoint(endpoint_t *endpoint) noexcept:
-    # for a core that is about to be gone itself
-    cdef ticket_t *ticket = endpoint.waiters.head
+cdef void free_queue(queue_t *queue) noexcept:
+    cdef ticket_t *ticket = queue.head
     cdef ticket_t *after
     while ticket != NULL:
         after = ticket.next
         ticket.endpoint = NULL
+        ticket.queue = NULL
         ticket.state = T_NOTHING
         decref(ticket.owner)
         ticket = after
+
+
+cdef void free_endpoint(endpoint_t *endpoint) noexcept:
+    # for a core that is about to be gone itself
+    free_queue(&endpoint.waiters)
     free_records(&endpoint.idle_core)
     free_records(&endpoint.idle_extra)
     free_records(&endpoint.lent)

@@ -35,6 +35,7 @@ cdef struct record_t:
     PyObject *owner        # its Record
     PyObject *conn         # referenced by the Record
     endpoint_t *endpoint   # NULL once it is gone
+    uint64_t core          # serial number of the core that it belongs to, 0 for none
     record_t *prev         # neighbours in the list of the endpoint that it is in
     record_t *next
     record_t *chain        # next in its bucket of the table of lent ones
@@ -58,11 +59,13 @@ cdef struct list_t:
 cdef struct ticket_t:
     PyObject *owner        # its Ticket
     endpoint_t *endpoint   # NULL unless it waits or holds something
+    uint64_t core          # serial number of the core that it asked, 0 for none
+    queue_t *queue         # that it is in
     ticket_t *prev         # neighbours in the queue
     ticket_t *next
     ticket_t *woken_next   # next among those that the present operation wakes
     record_t *record       # the connection granted; the ticket holds a reference to its Record
-    record_t *victim       # to be disposed of by the owner; referenced by the core until it is
+    record_t *victim       # to be disposed of by the owner; the ticket holds a reference to its Record
     uint64_t order         # when it arrived, counted in requests: its place in the queue
     unsigned long holder   # identifier of the thread that asks
     int state

@@ -22,6 +22,7 @@ cdef class ThreadPool:
     # what each thread is about
     cdef object _in_flight
 
+    cdef int adopt(self, Core core) except -1
     cdef Record lend_slowly(self, object endpoint, object timeout, unsigned long holder)
     cdef int refuse(self, object conn, object endpoint) except -1
     cdef int finish(self, Record record, uint64_t loan, object exc) except -1

@@ -25,6 +25,8 @@ cdef class Lease:
         return GenericAlias(cls, item)
 
     def __init__(self, ThreadPool pool not None, endpoint, timeout):
+        if self.pool is not None:
+            raise RuntimeError('this context manager is in use already: call connection() once for each block')
         self.pool = pool
         self.endpoint = endpoint
         self.timeout = timeout
@@ -83,7 +85,7 @@ cdef class ThreadPool:
         :param dispose_timeout: seconds that the manager is given to dispose of a connection, ``None`` for no bound
         :param workers: threads that dispose of connections for callers with a deadline
         """
-        self.core = core
+        self.adopt(core)
         self._manager = manager
         self._plain_acquire = plain_acquire
         self._plain_release = plain_release
@@ -99,12 +101,19 @@ cdef class ThreadPool:
         :param core: an empty core
         :param workers: threads of the child
         """
-        self.core = core
+        self.adopt(core)
         self._workers = workers
         for matter in getattr(self._in_flight, 'matters', ()):
             if isinstance(matter, Ticket):
                 (<Ticket>matter).revoke()
                 (<Ticket>matter).wake()
+
+    cdef int adopt(self, Core core) except -1:
+        # what the former core has lent must never come back to another one
+        if self.core is not None and self.core is not core:
+            self.core.disown()
+        self.core = core
+        return 0
 
     def connection(self, endpoint, timeout=None):
         """Hold a connection for a ``with`` block.

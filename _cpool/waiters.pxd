@@ -5,7 +5,7 @@ from cpython.ref cimport PyObject
 from _cpool.atomics cimport store_int, store_pointer
 from _cpool.lock cimport Parker, decref, incref
 from _cpool.record cimport Record
-from _cpool.structs cimport T_WAITING, endpoint_t, queue_t, record_t, ring_t, ticket_t
+from _cpool.structs cimport T_SLOT, T_WAITING, endpoint_t, queue_t, record_t, ring_t, ticket_t
 
 
 cdef class Ticket:
@@ -18,6 +18,10 @@ cdef class Ticket:
     cpdef wake(self)
     cpdef Record take_victim(self)
 
+
+cdef inline bint is_free(ticket_t *ticket) noexcept nogil:
+    # it may be used for another request
+    return ticket.queue == NULL and ticket.state != T_SLOT and ticket.record == NULL
 
 cdef inline void come_off_duty(queue_t *queue, ticket_t *ticket) noexcept nogil:
     # a ticket of this queue has disposed of its victim and may be given another
@@ -34,6 +38,7 @@ cdef inline void queue_push(queue_t *queue, ticket_t *ticket) noexcept nogil:
     # by its order: behind all others, unless it had been served before (in vain)
     cdef ticket_t *before = queue.tail
     incref(ticket.owner)
+    ticket.queue = queue
     if before != NULL and ticket.order < before.order:
         before = queue.head  # all that had been served before are at the front
         while before != NULL and before.order < ticket.order:
@@ -68,11 +73,13 @@ cdef inline void queue_remove(queue_t *queue, ticket_t *ticket) noexcept nogil:
         ticket.next.prev = ticket.prev
     ticket.prev = NULL
     ticket.next = NULL
+    ticket.queue = NULL
     queue.count -= 1
 
 cdef inline void go_on_duty(queue_t *queue, ticket_t *ticket, record_t *victim) noexcept nogil:
     # give a ticket of this queue a victim to dispose of
     store_int(&ticket.on_duty, True)
+    incref(victim.owner)  # the ticket's
     store_pointer(&ticket.victim, victim)
     if queue.off_duty == ticket:
         pass_duty(queue, ticket.next)

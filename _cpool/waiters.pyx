@@ -4,6 +4,7 @@ from cpython.object cimport PyTypeObject, traverseproc, visitproc
 from cpython.ref cimport PyObject
 
 from _cpool.atomics cimport exchange_pointer, load_int, load_pointer
+from _cpool.lock cimport decref_alive
 from _cpool.structs cimport T_CLOSED, T_CONNECTION, T_NOTHING, T_SLOT, T_WAITING
 
 __all__ = ('CLOSED', 'CONNECTION', 'NOTHING', 'SLOT', 'WAITING', 'Ticket')
@@ -25,8 +26,12 @@ cdef class Ticket:
         sleeps in :meth:`wait`
     """
 
-    def __init__(self, unsigned long holder=0, notify=None):
+    def __cinit__(self):
         self.c.owner = <PyObject *>self
+
+    def __init__(self, unsigned long holder=0, notify=None):
+        if self.parker is not None or self.notify is not None:
+            raise RuntimeError('the ticket is in use')
         self.c.holder = holder
         self.notify = notify
         if notify is None:
@@ -35,6 +40,8 @@ cdef class Ticket:
     def __dealloc__(self):
         if self.c.record != NULL:
             decref(self.c.record.owner)
+        if self.c.victim != NULL:
+            decref(self.c.victim.owner)
 
     @property
     def holder(self):
@@ -87,23 +94,28 @@ cdef class Ticket:
         """Tell the owner. Called without any lock."""
         if self.parker is not None:
             self.parker.unpark()
-        else:
+        elif self.notify is not None:
             self.notify()
 
     cpdef Record take_victim(self):
         """Take over the duty to dispose of the victim; ``None`` if there is none (any more)."""
         cdef record_t *victim = <record_t *>exchange_pointer(&self.c.victim, NULL)
-        return None if victim == NULL else <Record>victim.owner
+        cdef Record answer
+        if victim == NULL:
+            return None
+        answer = <Record>victim.owner
+        decref_alive(victim.owner)  # the ticket's reference becomes the answer's
+        return answer
 
     def revoke(self):
         """Take away whatever the ticket waits for or holds: that is of the process that this one was forked from."""
         self.c.state = T_CLOSED
         self.c.endpoint = NULL
-        self.c.victim = NULL
+        self.take_victim()
         self.record = None
 
 
-# The garbage collector must be told of the reference to the record, which is behind a pointer.
+# The garbage collector must be told of the references to records, which are behind pointers.
 
 cdef traverseproc traverse_attributes = (<PyTypeObject *>Ticket).tp_traverse
 
@@ -112,6 +124,8 @@ cdef int traverse(PyObject *ticket, visitproc visit, void *arg) except -1:
     cdef int answer = traverse_attributes(ticket, visit, arg)
     if not answer and (<Ticket>ticket).c.record != NULL:
         answer = visit((<Ticket>ticket).c.record.owner, arg)
+    if not answer and (<Ticket>ticket).c.victim != NULL:
+        answer = visit((<Ticket>ticket).c.victim.owner, arg)
     return answer
 
 

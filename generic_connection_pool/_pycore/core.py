@@ -66,6 +66,10 @@ class Core(Store):
     ) -> bool:
         if endpoint.removed or (endpoint not in bucket and not self._endpoints.insert(endpoint, bucket)):
             return False
+        if not ticket.free:
+            self._drop_unused(endpoint)
+            raise RuntimeError('the ticket waits or holds something')
+        ticket.core = self.serial
         self._arrivals += 1
         ticket.order = self._arrivals
         self._seek(ticket, endpoint, now, woken)
@@ -87,7 +91,13 @@ class Core(Store):
     @critical
     def _replace(self, ticket: Ticket, now: float, woken: Tickets) -> None:
         record = ticket.record
-        if ticket.state != CONNECTION or record is None or ticket.victim is not None:
+        if (
+            ticket.state != CONNECTION
+            or record is None
+            or ticket.victim is not None
+            or ticket.queue is not None
+            or (record.state == LENT and record.core != self.serial)
+        ):
             raise RuntimeError('the ticket holds no connection, or has a victim already')
         ticket.record = None
         if record.state != LENT:  # closed by force meanwhile
@@ -96,6 +106,7 @@ class Core(Store):
         endpoint = self._end_loan(record)
         self._doom(record, endpoint)
         self._promise(record, endpoint)
+        ticket.core = self.serial
         ticket.victim = record
         ticket.on_duty = True
         self._seek(ticket, endpoint, now, woken)
@@ -112,7 +123,7 @@ class Core(Store):
 
     @critical
     def _withdraw(self, ticket: Ticket, woken: Tickets) -> bool:
-        if ticket.state != WAITING or ticket.endpoint is None:
+        if ticket.state != WAITING or ticket.endpoint is None or ticket.core != self.serial:
             return False
         ticket.state = NOTHING
         endpoint = ticket.endpoint
@@ -129,9 +140,10 @@ class Core(Store):
 
     @critical
     def _rest(self, ticket: Ticket, woken: Tickets) -> None:
-        self._end_duty(ticket)
-        if ticket.state == WAITING and ticket.endpoint is not None:
-            self._settle(ticket.endpoint, woken)
+        if ticket.core == self.serial:
+            self._end_duty(ticket)
+            if ticket.state == WAITING and ticket.endpoint is not None:
+                self._settle(ticket.endpoint, woken)
 
     # -- creating
 
@@ -143,10 +155,11 @@ class Core(Store):
             the ticket's record
         """
         endpoint = ticket.endpoint
-        if ticket.state != SLOT or endpoint is None:
+        if ticket.state != SLOT or endpoint is None or ticket.core != self.serial:
             raise RuntimeError('the ticket holds no slot')
         record = Record(conn, endpoint.key, now, now + self.max_lifetime)
         record.endpoint = endpoint
+        record.core = self.serial
         self.records.add(record)
         ticket.record = record
         if self.closed:
@@ -167,7 +180,7 @@ class Core(Store):
     @critical
     def _fail(self, ticket: Ticket, woken: Tickets) -> None:
         endpoint = ticket.endpoint
-        if ticket.state != SLOT or endpoint is None:
+        if ticket.state != SLOT or endpoint is None or ticket.core != self.serial:
             raise RuntimeError('the ticket holds no slot')
         ticket.state = NOTHING
         self._free_slot(endpoint, None, woken)
@@ -175,8 +188,11 @@ class Core(Store):
     @critical
     def transfer(self, ticket: Ticket, heir: Ticket) -> None:
         """Pass the slot that a ticket holds to a ticket that holds nothing."""
-        if ticket.state != SLOT:
+        if ticket.state != SLOT or ticket.endpoint is None or ticket.core != self.serial:
             raise RuntimeError('the ticket holds no slot')
+        if not heir.free:
+            raise RuntimeError('the heir waits or holds something')
+        heir.core = self.serial
         heir.endpoint = ticket.endpoint
         heir.state = SLOT
         ticket.state = NOTHING
@@ -191,7 +207,7 @@ class Core(Store):
         :param loan: ``record.uses`` when it was acquired
         :return: whether this loan was still on
         """
-        if record.state != LENT or record.uses != loan:
+        if record.state != LENT or record.uses != loan or record.core != self.serial:
             return False
         record.state = RETURNING
         return True
@@ -210,7 +226,7 @@ class Core(Store):
 
     @critical
     def _give_back(self, record: Record, now: float, woken: Tickets) -> bool:
-        if record.state != LENT and record.state != RETURNING:
+        if (record.state != LENT and record.state != RETURNING) or record.core != self.serial:
             return self._refuse_unless_forced(record)
         return self._restore(record, now, woken)
 
@@ -220,7 +236,7 @@ class Core(Store):
 
         :return: whether the caller is to dispose of it; if not, it has been closed by force
         """
-        if record.state != LENT and record.state != RETURNING:
+        if (record.state != LENT and record.state != RETURNING) or record.core != self.serial:
             return not self._refuse_unless_forced(record)
         self._doom(record, self._end_loan(record))
         return True
@@ -247,11 +263,12 @@ class Core(Store):
         endpoint = record.endpoint
         if record.state == INHERITED:
             return
-        if record.state != DISPOSING or endpoint is None:
+        if record.state != DISPOSING or endpoint is None or record.core != self.serial:
             raise RuntimeError('the connection was not to be disposed of')
         record.state = GONE
+        record.core = 0
         self.records.discard(record)
-        if ticket is not None:
+        if ticket is not None and ticket.core == self.serial:
             self._end_duty(ticket)
         beneficiary, record.beneficiary = record.beneficiary, None
         if beneficiary is not None:
@@ -340,6 +357,8 @@ class Core(Store):
 
     @critical
     def _join(self, ticket: Ticket, excused: int, woken: Tickets) -> bool:
+        if not ticket.free:
+            raise RuntimeError('the ticket waits or holds something')
         if self.total <= (self._excused + excused if excused else 0):
             return True
         self._excused += excused
@@ -349,6 +368,8 @@ class Core(Store):
     @critical
     def leave(self, ticket: Ticket, excused: int) -> None:
         """Wait no longer for the pool to be empty."""
+        if ticket.queue is not self._closers:
+            raise RuntimeError('the ticket does not wait for the pool to be empty')
         self._excused -= excused
         self._closers.remove(ticket)
 

@@ -1,5 +1,6 @@
 """The parts of the core's operations: who is granted what. The lock is held by whoever calls them."""
 
+import itertools
 from typing import Dict, Optional, Set
 
 from .endpoint import Endpoint, EndpointTable
@@ -18,6 +19,8 @@ LEAST_BYPASS = 16
 #: what an operation wakes once the lock is released, in this order
 Tickets = Dict[Ticket, None]
 
+_serials = itertools.count(1)
+
 
 class Policy:
     """The rules that grant a pool's connections and slots."""
@@ -33,6 +36,8 @@ class Policy:
         self.closed = False
         #: connections were disposed of while they were acquired: their release is nobody's error
         self.forced = False
+        #: tells this core from all others
+        self.serial = next(_serials)
         #: guards everything here and in the endpoints, records and tickets of this core
         self.mutex = Mutex()
         #: all connections, until they have been disposed of. Each change is one call of a method in C: whenever another

@@ -31,14 +31,18 @@ class Record:
 
     __slots__ = (
         'conn', 'key', 'endpoint', 'state', 'prev', 'next', 'chain', 'created', 'expires', 'deadline', 'sequence',
-        'heap_index', 'uses', 'holder', 'beneficiary', 'claimed',
+        'heap_index', 'uses', 'holder', 'beneficiary', 'claimed', 'core',
     )  # fmt: skip
 
     def __init__(self, conn: Any, key: Any, created: float, expires: float):
+        if getattr(self, 'core', 0) or getattr(self, 'heap_index', -1) >= 0:
+            raise RuntimeError('the record is in use')
         self.conn = conn
         #: the key of its endpoint
         self.key = key
         self.endpoint: Optional['Endpoint'] = None
+        #: serial number of the core that it belongs to, 0 for none
+        self.core = 0
         self.state = GONE
         #: neighbours in the list of the endpoint that it is in
         self.prev: Optional[Record] = None

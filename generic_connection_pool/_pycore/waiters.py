@@ -34,10 +34,12 @@ class Ticket:
 
     __slots__ = (
         'holder', 'endpoint', 'state', 'record', 'dirty', 'victim', 'on_duty', 'order', 'prev', 'next', 'notify',
-        '_parker',
+        'core', 'queue', '_parker',
     )  # fmt: skip
 
     def __init__(self, holder: int = 0, notify: Optional[Callable[[], Any]] = None):
+        if hasattr(self, 'queue'):
+            raise RuntimeError('the ticket is in use')
         self.holder = holder
         self.endpoint: Optional['Endpoint'] = None
         self.state = NOTHING
@@ -51,10 +53,19 @@ class Ticket:
         self.on_duty = False
         #: when it arrived, counted in requests to the pool: its place in the queue
         self.order = 0
+        #: serial number of the core that it asked, 0 for none
+        self.core = 0
+        #: the queue that it is in
+        self.queue: Optional[WaitQueue] = None
         self.prev: Optional[Ticket] = None
         self.next: Optional[Ticket] = None
         self.notify = notify
         self._parker = Parker() if notify is None else None
+
+    @property
+    def free(self) -> bool:
+        """Whether it may be used for another request."""
+        return self.queue is None and self.state != SLOT and self.record is None
 
     def wait(self, timeout: Optional[float] = None) -> bool:
         """Sleep until the core has something to tell; what it is, ``state`` and ``victim`` say.
@@ -107,6 +118,7 @@ class WaitQueue:
             while before is not None and before.order < ticket.order:
                 before = before.next
             before = before.prev if before is not None else self.tail
+        ticket.queue = self
         ticket.prev = before
         ticket.next = self.head if before is None else before.next
         if before is None:
@@ -134,7 +146,7 @@ class WaitQueue:
             self.tail = before
         else:
             after.prev = before
-        ticket.prev = ticket.next = None
+        ticket.prev = ticket.next = ticket.queue = None
         self.count -= 1
 
     def go_on_duty(self, ticket: Ticket, victim: Record) -> None:

@@ -1,8 +1,9 @@
-"""Random misuse of the classes of a core, which a user can reach though he should not: errors are fine, crashes are not.
+"""Random misuse of the classes of a core, which a user can reach though he should not: errors are fine, crashes not.
 
     python tests/fuzz/misuse.py cython 1 3000
 
-runs 3000 calls with the seed 1. What is about to be called is written to standard error, so that a crash tells its cause.
+runs 3000 calls with the seed 1. What is about to be called is written to standard error, so that a crash
+tells its cause.
 """
 
 import functools
@@ -38,7 +39,8 @@ Thing = Tuple[Any, str]
 
 VALUES: List[Thing] = [
     (None, 'None'), (0, '0'), (1, '1'), (-1, '-1'), (2, '2'), (2**63, '2**63'), (2.5, '2.5'), (float('nan'), 'nan'),
-    (float('inf'), 'inf'), ('a', "'a'"), (True, 'True'), ([], '[]'), (object, 'object'), (lambda *args, **kw: None, 'lambda'),
+    (float('inf'), 'inf'), ('a', "'a'"), (True, 'True'), ([], '[]'), (object, 'object'),
+    (lambda *args, **kw: None, 'lambda'),
 ]  # fmt: skip
 
 
@@ -58,7 +60,8 @@ class Misuse:
         self.calls = 0
         #: calls that were answered, not refused
         self.answered = 0
-        self.classes = [twin.get(module, name) for module, names in CLASSES.items() for name in names if twin.exposes(module, name)]
+        names = [(module, name) for module in CLASSES for name in CLASSES[module] if twin.exposes(module, name)]
+        self.classes = [twin.get(module, name) for module, name in names]
         self.methods = {cls: methods_of(cls) for cls in self.classes}
         self.core = twin.get('core', 'Core')
 
@@ -66,7 +69,8 @@ class Misuse:
         return things[self.choose(len(things))]
 
     def pick_value(self) -> Thing:
-        return self.pick(self.things) if self.things and self.choose(2) else self.pick(VALUES)  # type: ignore[no-any-return]
+        value: Thing = self.pick(self.things if self.things and self.choose(2) else VALUES)
+        return value
 
     def step(self) -> None:
         if len(self.things) < 3 or self.choose(6) == 0:
@@ -82,7 +86,8 @@ class Misuse:
             return self.call(lambda: cls.__new__(cls), f'{cls.__name__}.__new__({cls.__name__})')
         arguments = [self.pick_value() for _ in range(self.choose(6))]
         if cls is self.core and self.choose(4):
-            arguments = [(value, str(value)) for value in (self.choose(3), 1 + self.choose(2), 1 + self.choose(3), 1.0, 9.0)]
+            sizes = (self.choose(3), 1 + self.choose(2), 1 + self.choose(3))
+            arguments = [(value, str(value)) for value in (*sizes, 1.0, 9.0)]
         self.call(lambda: cls(*(value for value, _ in arguments)), self.show(cls.__name__, arguments))
 
     def use(self) -> None:
@@ -92,7 +97,7 @@ class Misuse:
         if inspect.isdatadescriptor(attribute) and self.choose(3):
             value, shown = self.pick_value()
             return self.call(lambda: setattr(thing, method, value), f'{name}.{method} = {shown}')
-        arity = arity_of(attribute)
+        arity = arity_of(type(thing), method)
         arity = self.choose(3) if arity is None else arity
         arguments = [self.pick_value() for _ in range(arity - (arity > 1 and self.choose(5) == 0))]
         arguments = [(value, str(value)) for value in IMPATIENT[method]] if method in IMPATIENT else arguments
@@ -130,9 +135,9 @@ def methods_of(cls: type) -> List[str]:
 
 
 @functools.lru_cache(maxsize=None)
-def arity_of(attribute: Any) -> Optional[int]:
+def arity_of(cls: type, method: str) -> Optional[int]:
     try:
-        return len(inspect.signature(attribute).parameters) - 1
+        return len(inspect.signature(getattr(cls, method)).parameters) - 1
     except (TypeError, ValueError):
         return None
 
