@@ -60,7 +60,7 @@ class NoRepr:
 
 
 class Unhashable:
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: Any = None
 
 
 #: what no parameter takes for a number

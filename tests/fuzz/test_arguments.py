@@ -167,13 +167,15 @@ def test_a_timeout_tells_of_an_endpoint_whose_repr_fails_or_is_endless(runtime: 
 def test_parameters_that_do_not_exist_and_positional_ones_are_refused(runtime: str) -> None:
     with pytest.raises(TypeError, match='max_sise'):
         Harness(runtime, max_sise=1)
+    make: Any = BaseConnectionPool
     with pytest.raises(TypeError):
-        BaseConnectionPool(1)  # type: ignore[misc]
+        make(1)
 
 
 @covers('common.BaseConnectionPool')
 def test_the_base_class_of_the_pools_is_only_a_configuration() -> None:
-    pool: Any = BaseConnectionPool(background_collector=NoRepr())  # type: ignore[arg-type]
+    truth: Any = NoRepr()
+    pool: Any = BaseConnectionPool(background_collector=truth)
     assert pool.get_size() == 0 and not pool.is_full
     assert not hasattr(pool, 'acquire')
 

@@ -1,4 +1,4 @@
-"""The classes of the core, used as they must not be: never a crash of the interpreter, and no state of another is touched."""
+"""The classes of the core, used as they must not be: never a crash, and no state of another core is touched."""
 
 import os
 import pathlib
@@ -65,8 +65,9 @@ def test_a_ticket_of_another_core_is_refused_and_nothing_changes(twin: Twin) -> 
     fill(twin, one, 'b')
     one.request(waiting, 'a', 0.0)
     for operation in (
-        lambda: other.fulfil(ticket, object(), 0.0), lambda: other.fail(ticket), lambda: other.transfer(ticket, waiting),
-        lambda: other.request(ticket, 'a', 0.0), lambda: other.request(waiting, 'a', 0.0), lambda: other.join(waiting, 0),
+        lambda: other.fulfil(ticket, object(), 0.0), lambda: other.fail(ticket),
+        lambda: other.transfer(ticket, waiting), lambda: other.request(ticket, 'a', 0.0),
+        lambda: other.request(waiting, 'a', 0.0), lambda: other.join(waiting, 0),
         lambda: one.request(waiting, 'b', 0.0), lambda: one.join(waiting, 0), lambda: one.transfer(ticket, waiting),
         lambda: one.transfer(ticket, ticket), lambda: one.leave(waiting, 0), lambda: other.leave(waiting, 0),
     ):  # fmt: skip

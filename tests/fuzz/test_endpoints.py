@@ -217,7 +217,7 @@ def test_nothing_is_asked_of_a_connection_but_by_its_manager(runtime: str, name:
 @pytest.mark.parametrize('answer', [True, 1, 'yes', False, 0, None, NotImplemented, ...])
 def test_an_equal_connection_stands_for_the_one_that_is_held_whatever_eq_returns(runtime: str, answer: Any) -> None:
     class Equal:
-        __hash__ = None  # type: ignore[assignment]
+        __hash__: Any = None
 
         def __eq__(self, other: object) -> Any:
             return answer
@@ -236,7 +236,7 @@ def test_an_equal_connection_stands_for_the_one_that_is_held_whatever_eq_returns
 @runtimes
 def test_a_connection_whose_eq_calls_the_pool_may_do_so(runtime: str) -> None:
     class Meddler:
-        __hash__ = None  # type: ignore[assignment]
+        __hash__: Any = None
 
         def __eq__(self, other: object) -> bool:
             pool.release(-1)

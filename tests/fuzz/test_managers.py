@@ -95,7 +95,7 @@ def test_a_plain_hook_of_an_asyncio_manager_is_an_error_that_names_it(hook: str,
 
         pool.close()
         methods = {name: getattr(inner, name) for name in HOOKS}
-        pool.pool = asyncio_pools.ConnectionPool(types.SimpleNamespace(**{**methods, hook: plain}))  # type: ignore[arg-type]
+        pool.pool = POOLS['asyncio'](types.SimpleNamespace(**{**methods, hook: plain}))
         with caplog.at_level(logging.ERROR):
             for _ in range(2):
                 try:
@@ -224,8 +224,7 @@ def check_failing_hook(runtime: str, hook: str, error: Any) -> None:
 
 @runtimes
 def test_the_repr_of_a_manager_is_never_asked_for(runtime: str) -> None:
-    class Shy(NoRepr, MANAGERS[runtime]):  # type: ignore[misc]
-        pass
+    Shy: Any = type('Shy', (NoRepr, MANAGERS[runtime]), {})
 
     with pytest.raises(TypeError, match='Shy object at'):
         POOLS[other(runtime)](Shy(Books()))

@@ -159,12 +159,12 @@ class AsyncManager(Talkative, asyncio_pools.BaseConnectionManager[Any, Any]):
 
 
 def test_no_failure_of_a_threads_pool_tells_of_its_manager_or_connections(witness: Witness) -> None:
+    make: Any = threads_pools.ConnectionPool
     with closing(ThreadsManager(), max_size=1, min_idle=0, idle_timeout=0) as pool:
         conn = pool.acquire('a')
         for failing in (
             lambda: pool.acquire('a', 0.01), lambda: pool.release(conn, 'b'), lambda: pool.release(Talkative(), 'a'),
-            lambda: threads_pools.ConnectionPool(AsyncManager()),  # type: ignore[arg-type]
-            lambda: threads_pools.ConnectionPool(Talkative()),  # type: ignore[arg-type]
+            lambda: make(AsyncManager()), lambda: make(Talkative()),
             lambda: threads_pools.ConnectionPool(ThreadsManager(), max_size=0),
         ):  # fmt: skip
             with pytest.raises(Exception) as caught:
@@ -183,14 +183,17 @@ async def test_no_failure_of_an_asyncio_pool_tells_of_its_manager_or_connections
     asyncio.get_running_loop().set_debug(True)
     pool: Any = asyncio_pools.ConnectionPool(AsyncManager(), max_size=1, min_idle=0, idle_timeout=0)
     conn = await pool.acquire('a')
-    for failing in (lambda: pool.acquire('a', 0.01), lambda: pool.release(conn, 'b'), lambda: pool.release(Talkative(), 'a')):
+    for failing in (
+        lambda: pool.acquire('a', 0.01), lambda: pool.release(conn, 'b'), lambda: pool.release(Talkative(), 'a'),
+    ):  # fmt: skip
         awaitable = failing()
         with pytest.raises(Exception) as caught:
             await awaitable
         witness.hear(caught.value, awaitable)
-    for manager in (ThreadsManager(), Talkative()):
+    wrong: List[Any] = [ThreadsManager(), Talkative()]
+    for manager in wrong:
         with pytest.raises(TypeError) as refused:
-            asyncio_pools.ConnectionPool(manager)  # type: ignore[arg-type]
+            asyncio_pools.ConnectionPool(manager)
         witness.hear(refused.value)
     witness.hear(pool, pool.connection('a'))
     await pool.release(conn, 'a')
