@@ -122,10 +122,10 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
         #: those of acquires and of cancelled creations that are under way
         self._tickets: Set[Ticket] = set()
 
-    def __del__(self) -> None:
+    def __del__(self, _warn: Any = warnings.warn) -> None:  # at exit, the module may have been emptied already
         core = getattr(self, '_core', None)  # the constructor may have failed
         if core is not None and not core.closed:
-            warnings.warn(f'unclosed {self!r}', ResourceWarning, source=self, stacklevel=2)
+            _warn(f'unclosed {self!r}', ResourceWarning, source=self, stacklevel=2)
 
     @property
     def closed(self) -> bool:

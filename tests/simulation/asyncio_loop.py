@@ -176,3 +176,10 @@ class SteppedLoop(asyncio.AbstractEventLoop):
         self._closed = True
         self._ready.clear()
         self._timers.clear()
+
+    def forget(self) -> None:
+        """Close it, and let go of its tasks. What asyncio notes of a running loop before Python 3.12, and a pool keeps, is
+        something that the garbage collector does not look into: it could not free a loop that refers to its pool.
+        """
+        self.close()
+        self.tasks.clear()

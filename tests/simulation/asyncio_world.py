@@ -489,7 +489,7 @@ class World:
     def abandon(self) -> None:
         """Leave nothing behind that would do anything any more."""
         self.loop.leave()
-        self.loop.close()
+        self.loop.forget()
         self.pool._core.close()
 
 

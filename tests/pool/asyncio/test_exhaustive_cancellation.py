@@ -167,7 +167,7 @@ class Case:
             return reached, ended
         finally:
             self.loop.leave()
-            self.loop.close()
+            self.loop.forget()
             self.pool._core.close()  # in case that it has failed; everything in it is garbage
 
     def finish(self, coro: Coroutine[Any, Any, Any]) -> Any:
