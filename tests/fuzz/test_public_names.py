@@ -97,7 +97,9 @@ def methods(owner: Any) -> List[str]:
 
 PUBLIC = dict(public())
 #: abstract classes of which :func:`fresh` makes a concrete one; the managers that derive from the others are public
-CONCRETE = ('common.BaseConnectionPool', 'asyncio.manager.BaseConnectionManager', 'threading.manager.BaseConnectionManager')
+CONCRETE = (
+    'common.BaseConnectionPool', 'asyncio.manager.BaseConnectionManager', 'threading.manager.BaseConnectionManager',
+)  # fmt: skip
 METHODS = [
     (name, method)
     for name, value in PUBLIC.items()
