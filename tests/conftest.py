@@ -5,6 +5,7 @@ And what it takes long to make, once for all.
 import contextlib
 import pathlib
 import shutil
+import signal
 import sys
 import sysconfig
 import tempfile
@@ -14,6 +15,12 @@ import pytest
 from generic_connection_pool import core_implementation
 from support.certificates import Certificates
 from support.postgres import PostgresServer, postgres_server
+
+
+def pytest_configure() -> None:
+    # a shell has what it starts in the background ignore Ctrl-C, and so would all tests that send it
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def has_brought_the_lock_back() -> bool:
