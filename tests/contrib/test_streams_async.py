@@ -300,7 +300,7 @@ async def test_disposing_sends_what_is_still_to_be_sent(manager: Manager, endpoi
     conn[0]._limit = 2 * size  # type: ignore[attr-defined]
     assert len(await conn[0].readline()) == size + 1
     await manager.dispose(endpoint, conn)
-    assert echo.held == 1
+    await eventually_async(lambda: echo.held == 1)
 
 
 async def test_disposing_does_not_mind_a_peer_that_is_gone_or_a_stream_that_is_closed(
