@@ -225,7 +225,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
 
     def _adopt(self, ticket: Ticket, task: 'asyncio.Task[Any]') -> None:
         """A creation goes on (to its end, it is cancelled) without its caller: it has the ticket's slot."""
-        orphan = Ticket(0, _nothing)
+        orphan = Ticket(0, lambda: None)  # it is never waited for
         if ticket.state != SLOT:  # revoked
             return
         self._core.transfer(ticket, orphan)
@@ -497,7 +497,3 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
 
 #: the hooks of a manager that cost nothing unless they are overridden
 HOOK_NAMES = ('check_aliveness', 'on_acquire', 'on_release', 'is_reusable')
-
-
-def _nothing() -> None:
-    """An orphan's ticket is never waited for."""
