@@ -466,7 +466,8 @@ class World:
         pool, manager = self.pool, self.manager
         if pool.get_size() != manager.total:
             self.fail(f'accounts: the pool has {pool.get_size()} connections, the manager {manager.total}')
-        if pool._core.forced or not (WAITS_FOR_HOOKS or final) or self.unreleased:
+        # a task that was to release a connection may have been cancelled before it had begun
+        if pool._core.forced or not (WAITS_FOR_HOOKS or final) or self.unreleased or self.releasing:
             return
         lent = sum(map(pool._core.lent_size, pool._core.endpoints()))
         in_use = sum(conn.open and not conn.disposals and (conn.user is not None or conn.hooks > 0)
