@@ -3,6 +3,7 @@ And what it takes long to make, once for all.
 """
 
 import contextlib
+import gc
 import pathlib
 import shutil
 import signal
@@ -21,6 +22,13 @@ def pytest_configure() -> None:
     # a shell has what it starts in the background ignore Ctrl-C, and so would all tests that send it
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    # what stays to the end of the session need not be walked through by each of the thousands of garbage collections that
+    # tests ask for
+    gc.collect()
+    gc.freeze()
 
 
 def has_brought_the_lock_back() -> bool:
