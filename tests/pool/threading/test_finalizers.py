@@ -91,7 +91,9 @@ def fail_on_release(pool: Any, manager: Manager) -> None:
 
 
 def time_is_over(pool: Any, manager: Manager) -> None:
-    wait_until(lambda: pool.closed or pool._core.due(monotonic()))
+    core = pool._core
+    # on a machine that has stood still meanwhile, all may have been disposed of when they were released
+    wait_until(lambda: core.closed or core.due(monotonic()) or not any(map(core.idle_size, 'abx')))
     create(pool, manager)
 
 
