@@ -1,5 +1,6 @@
 """The steps of a run: the suite with either core, the type checkers, and what runs for a time rather than to an end."""
 
+import os
 import subprocess
 import xml.etree.ElementTree
 from pathlib import Path
@@ -14,6 +15,9 @@ CORES = {'0': 'cython', '1': 'python'}
 BOTH_AT_ONCE = ('core', 'exhaustive', 'packaging', 'stress/test_core_threads.py')
 # tests that have nothing to do with the interpreter
 ONCE = ('exhaustive/test_model.py', 'running')
+
+# the checkers run side by side, and must not write into the same cache
+ALONE = ('--cache-dir', os.devnull)
 
 WHICH_CORE = """
 import sys, sysconfig, generic_connection_pool as package
@@ -140,8 +144,8 @@ def typing_jobs(environment: Environment, prepared: Job) -> Iterator[Job]:
     uses = ROOT / 'tests' / 'typing'  # code as a user has it, so the checkers see the installed package
     python = environment.python
     for name, *arguments in (
-        ('mypy, package', 'mypy', '--strict', '--config-file', SETTINGS, ROOT / 'generic_connection_pool'),
-        ('mypy, tests/typing', 'mypy', '--strict', '--config-file', SETTINGS, uses),
+        ('mypy, package', 'mypy', *ALONE, '--strict', '--config-file', SETTINGS, ROOT / 'generic_connection_pool'),
+        ('mypy, tests/typing', 'mypy', *ALONE, '--strict', '--config-file', SETTINGS, uses),
         ('stubtest', 'mypy.stubtest', '_cpool'),
         ('pyright, tests/typing', 'pyright', '--pythonpath', python, uses),
     ):
