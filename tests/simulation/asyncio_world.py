@@ -124,6 +124,8 @@ class World:
         self.queues: Dict[int, List[Any]] = {}
         #: endpoint of the acquire that is about to make its ticket, and place for that
         self.asking: Optional[List[Any]] = None
+        #: those among them that wait for nothing any more, because their event loop has ended
+        self.dead_tickets: Set[Any] = set()
         #: the unfinished tasks of users
         self.users: List['asyncio.Task[Any]'] = []
         #: those of tasks that release connections of others, and the connections that they have not begun to release
@@ -230,7 +232,8 @@ class World:
     def watch_acquire(self, endpoint: int, timeout: Optional[float]) -> Callable[[], None]:
         """An acquire begins. Returns what is to be called when it has succeeded."""
         started, steps = self.loop.now, self.loop.steps
-        others = self.pool._core.waiting(endpoint)
+        queue = self.queues.get(endpoint, ())
+        others = sum(ticket.state == WAITING and ticket not in self.dead_tickets for ticket in queue)
         limit = self.pool._acquire_timeout if timeout is None else timeout
 
         def judge() -> None:
@@ -415,6 +418,7 @@ class World:
         self.loop.leave()
         self.loop.close()
         self.manager.hanging = []
+        self.dead_tickets.update(ticket for queue in self.queues.values() for ticket in queue)
         dead = self.users + self.helpers
         if not WAITS_FOR_HOOKS:  # hooks that the pool has given up
             kept = (*dead, *self.pool._background._ends)
