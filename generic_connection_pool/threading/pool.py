@@ -146,6 +146,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
             if ticket.victim is not None:
                 self._see_to_victim(ticket, deadline)
             if state == WAITING:
+                self._workers.step_aside()
                 if not ticket.wait(remaining(deadline)) and self._core.withdraw(ticket):
                     raise ConnectionPoolTimeoutError(self._tell_timeout(endpoint, monotonic() - started))
             elif state == SLOT:
@@ -277,6 +278,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
             return True
         try:
             self._closers.append(ticket)
+            self._workers.step_aside()
             while not self._core.drained(excused):
                 if not ticket.wait(remaining(deadline)):
                     return self._core.drained(excused)

@@ -3,7 +3,7 @@
 import collections
 import logging
 import threading
-from typing import Callable, Deque
+from typing import Callable, Deque, Set
 
 from .._core import Ticket
 
@@ -11,7 +11,7 @@ __all__ = ('Workers',)
 
 logger = logging.getLogger(__name__)
 
-#: threads at the most; a job beyond that waits for one of them
+#: threads at the most, but for those that have stepped aside; a job beyond that waits for one of them
 LARGEST_CREW = 64
 #: seconds that a thread waits for another job before it ends
 LINGER = 1.0
@@ -36,6 +36,8 @@ class Workers:
         self._beds: Deque[Ticket] = collections.deque()
         #: one entry for each thread that may still be started
         self._vacancies: Deque[None] = collections.deque([None] * LARGEST_CREW)
+        #: identifiers of the threads of the crew; each adds and removes its own, which is atomic
+        self._crew: Set[int] = set()
 
     def submit(self, job: Callable[[], object]) -> None:
         """Have a job run soon; where no thread can be started, here and now.
@@ -49,6 +51,17 @@ class Workers:
             except ValueError:  # a thread has taken it
                 return
             self._run(job)
+
+    def step_aside(self) -> None:
+        """The calling thread is about to wait for what others do to the pool.
+
+        If it is one of the crew, in a hook that a job has called, the others may depend on jobs which no thread has begun
+        yet: a crew all of which waited would wait for itself. So the thread leaves the crew, and ends after its job.
+        """
+        me = threading.get_ident()
+        if me in self._crew:
+            self._crew.discard(me)
+            self._leave()
 
     def forget(self) -> None:
         """For a forked child: drop the jobs that no thread has begun yet. They are the parent's."""
@@ -73,17 +86,25 @@ class Workers:
         return True
 
     def _work(self) -> None:
+        me = threading.get_ident()
+        self._crew.add(me)
         bed = Ticket(0)
         tired = False
         while not tired:
             while self._has_run_one():
-                pass
+                if me not in self._crew:  # it has stepped aside
+                    return
             self._beds.append(bed)
             tired = not self._jobs and not bed.wait(LINGER)
             try:
                 self._beds.remove(bed)
             except ValueError:  # somebody has taken it out and counts on this thread
                 tired = False
+        self._crew.discard(me)
+        self._leave()
+
+    def _leave(self) -> None:
+        """The calling thread is no longer one of the crew; perhaps nobody else knows of a job that has just come."""
         self._vacancies.append(None)
         while self._jobs and not self._staff():
             self._has_run_one()

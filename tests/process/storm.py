@@ -133,6 +133,53 @@ def by_signals(manager: PlainManager, rivals: int, interrupts: int, seconds: flo
     return storm
 
 
+class Births:
+    """Knows whether threads are being born, so that none of them is interrupted in the place of the thread that starts it.
+
+    Until a new thread runs, CPython before 3.12 knows it by the identifier of the thread that has started it, and
+    ``PyThreadState_SetAsyncExc`` takes the first one of that identifier. The new thread ends there and then, and whoever
+    has called ``Thread.start()`` waits for ever to be told that it runs.
+    """
+
+    #: seconds after which a thread that does not run was never started: an interrupt has come first
+    PATIENCE = 1.0
+
+    def __init__(self) -> None:
+        #: makes it one step to look whether threads are being born, and to interrupt the one that may have started them
+        self._lock = threading.Lock()
+        #: when those were started that do not run yet
+        self._unborn: Dict[object, float] = {}
+        self._start: Any = getattr(threading, '_start_new_thread')
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Have all threads that are started meanwhile noticed."""
+        if sys.version_info >= (3, 12):
+            yield
+            return
+        setattr(threading, '_start_new_thread', self._start_noticed)
+        try:
+            yield
+        finally:
+            setattr(threading, '_start_new_thread', self._start)
+
+    def interrupt(self, interrupt: Callable[[], object]) -> None:
+        """Interrupt, unless a thread is being born."""
+        with self._lock:
+            if all(time.monotonic() - started > self.PATIENCE for started in list(self._unborn.values())):
+                interrupt()
+
+    def _start_noticed(self, function: Callable[..., object], args: Any) -> Any:
+        birth = object()
+        with self._lock:
+            self._unborn[birth] = time.monotonic()
+        return self._start(self._run, (birth, function, args))
+
+    def _run(self, birth: object, function: Callable[..., object], args: Any) -> None:
+        del self._unborn[birth]
+        function(*args)
+
+
 def by_other_threads(manager: PlainManager, rivals: int, interrupts: int, seconds: float) -> Storm:
     """Have ``PyThreadState_SetAsyncExc`` interrupt a worker thread."""
     storm = Storm(manager, rivals)
@@ -158,13 +205,15 @@ def by_other_threads(manager: PlainManager, rivals: int, interrupts: int, second
                 return
 
     worker = threading.Thread(target=run, daemon=True)
-    worker.start()
     raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
     raise_in.argtypes = (ctypes.c_ulong, ctypes.py_object)
     pause = threading.Event()
-    while storm.interrupts < interrupts and time.monotonic() < deadline and not errors:
-        raise_in(worker.ident or 0, Interrupt)
-        pause.wait(0.0003)
+    births = Births()
+    with births.watched():
+        worker.start()
+        while storm.interrupts < interrupts and time.monotonic() < deadline and not errors:
+            births.interrupt(lambda: raise_in(worker.ident or 0, Interrupt))
+            pause.wait(0.0003)
     over.set()
     worker.join(20)
     assert not worker.is_alive() and not errors, errors

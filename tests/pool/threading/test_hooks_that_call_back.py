@@ -5,8 +5,9 @@ from typing import Any, Callable
 
 import pytest
 from generic_connection_pool import ConnectionPoolClosedError
+from generic_connection_pool.threading import workers as workers_module
 from support.threads import (
-    Gate, HookedManager, error, is_free, let_pass, raising, result, start, start_waiting, wait_for, wait_until,
+    PATIENCE, Gate, HookedManager, error, is_free, let_pass, raising, result, start, start_waiting, wait_for, wait_until,
 )  # fmt: skip
 
 MakePool = Callable[..., Any]
@@ -41,6 +42,40 @@ def run_through(pool: Any, hooks: HookedManager, hook: str, action: Callable[[],
         pass
     assert len(seen) == 1, 'the hook has not run'
     return seen[0]
+
+
+@pytest.mark.parametrize('call', ['close', 'acquire'])
+def test_a_disposal_may_wait_for_others_although_no_thread_is_left_for_them(
+    make_pool: MakePool, hooks: HookedManager, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """The crew that disposes of connections for others is complete, and all of it waits in hooks."""
+    monkeypatch.setattr(workers_module, 'LARGEST_CREW', 1)
+    pool = make_pool(hooks, max_size=2, total_max_size=2)
+    gate = Gate()
+    ended = threading.Event()
+
+    def wait_in_the_first(*_: Any) -> None:
+        del hooks.doing['dispose']
+        gate()
+        if call == 'close':
+            pool.close()
+        else:
+            pool.release(pool.acquire('b'), 'b')
+        ended.set()
+
+    for conn in [pool.acquire('a'), pool.acquire('a')]:
+        pool.release(conn, 'a')
+    hooks.doing['dispose'] = wait_in_the_first
+    evicting = [start(pool.acquire, 'b', PATIENCE) for _ in range(2)]
+    wait_for(gate.reached)
+    wait_until(lambda: len(pool._workers._jobs) == 1)  # the second disposal, for which there is no thread
+    gate.open.set()
+    for future in evicting:
+        if call == 'close':
+            assert isinstance(error(future), ConnectionPoolClosedError)
+        else:
+            pool.release(result(future), 'b')
+    wait_for(ended)
 
 
 @any_hook

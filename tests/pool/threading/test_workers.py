@@ -90,6 +90,62 @@ def test_jobs_beyond_the_largest_crew_wait_for_a_free_thread(monkeypatch: pytest
     assert len(workers._vacancies) == 3
 
 
+def test_a_thread_that_steps_aside_has_another_one_take_its_place_and_ends_after_its_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(workers_module, 'LARGEST_CREW', 1)
+    workers = Workers(NAME)
+    begin, done = Gate(), threading.Event()
+    order: List[str] = []
+
+    def wait_for_the_other() -> None:
+        begin()
+        workers.step_aside()
+        workers.step_aside()  # once is enough
+        wait_for(done)
+        order.append('first')
+
+    def other() -> None:
+        order.append('other')
+        done.set()
+
+    workers.submit(wait_for_the_other)
+    wait_for(begin.reached)
+    workers.submit(other)
+    assert order == []
+    begin.open.set()
+    wait_until(lambda: order == ['other', 'first'])
+    wait_until(lambda: not crew())
+    assert len(workers._vacancies) == 1 and not workers._crew
+
+
+def test_where_no_thread_can_be_started_who_steps_aside_does_what_is_left_to_be_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(workers_module, 'LARGEST_CREW', 1)
+    workers = Workers(NAME)
+    begin = Gate()
+    order: List[str] = []
+
+    def wait_for_the_other() -> None:
+        begin()
+        workers.step_aside()
+        order.append('first')
+
+    workers.submit(wait_for_the_other)
+    wait_for(begin.reached)
+    workers.submit(lambda: order.append('other'))
+    no_threads(monkeypatch)
+    begin.open.set()
+    wait_until(lambda: order == ['other', 'first'])
+
+
+def test_who_is_not_of_the_crew_does_not_step_aside() -> None:
+    workers = Workers(NAME)
+    workers.step_aside()
+    assert len(workers._vacancies) == workers_module.LARGEST_CREW
+
+
 def test_idle_threads_end() -> None:
     workers = Workers(NAME)
     for _ in range(3):
