@@ -2,8 +2,8 @@
 
 from libc.stdint cimport uint64_t
 
+from _cpool.closing cimport Closing
 from _cpool.record cimport Record
-from _cpool.store cimport Store
 from _cpool.waiters cimport Ticket
 
 cdef enum:
@@ -13,7 +13,7 @@ cdef enum:
     R_DUE = 4
 
 
-cdef class Core(Store):
+cdef class Core(Closing):
     cdef Record lend_idle(self, object key, unsigned long holder)
     cdef int restore_now(self, Record record, uint64_t loan) except -1
     cpdef request(self, Ticket ticket, object key, double now)
@@ -25,5 +25,3 @@ cdef class Core(Store):
     cpdef disposed(self, Record record, Ticket ticket=*)
     cpdef bint due(self, double now)
     cpdef Record next_due(self, double now)
-    cpdef Record next_idle(self)
-    cpdef Record next_lent(self)

@@ -4,7 +4,6 @@ Every operation is atomic and tells at once what is to be done next. Time comes 
 clock). What an operation wakes, it wakes after the lock is released.
 """
 
-from cpython.ref cimport PyObject
 from libc.math cimport INFINITY
 from libc.stdint cimport uint64_t
 
@@ -13,16 +12,16 @@ from _cpool.deque cimport idle_first, idle_next, idle_remove
 from _cpool.heap cimport heap_reserve
 from _cpool.lock cimport clock_floor, clock_now, decref, decref_alive, incref, mutex_lock, mutex_unlock
 from _cpool.policy cimport (
-    doom, doom_nearest, drop_unused, end_duty, end_loan, free_slot, is_calm, lend, note_woken, promise, restore, seek,
-    settle,
+    doom, doom_nearest, drop_unused, end_duty, end_loan, free_slot, is_calm, lend, promise, restore, seek, settle,
 )
-from _cpool.stripes cimport STRIPES, hold_all, release, release_all, stripe_of, stripe_t
+from _cpool.record cimport own
+from _cpool.stripes cimport STRIPES, give_up, hold_all, release, release_all, stripe_of, stripe_t
 from _cpool.structs cimport (
     S_DISPOSING, S_GONE, S_INHERITED, S_LENT, S_RETURNING, T_CLOSED, T_CONNECTION, T_NOTHING, T_SLOT, T_WAITING,
-    aftermath_t, endpoint_t, record_t, ticket_t,
+    aftermath_t, endpoint_t, record_t,
 )
-from _cpool.table cimport lent_reserve, outdate_lent
-from _cpool.waiters cimport is_free, leave_ring, queue_push, queue_remove
+from _cpool.table cimport lent_reserve
+from _cpool.waiters cimport is_free, queue_remove
 
 __all__ = ('Core',)
 
@@ -30,7 +29,7 @@ __all__ = ('Core',)
 cdef double COARSE_MARGIN = 1.0
 
 
-cdef class Core(Store):
+cdef class Core(Closing):
     """The operations of one pool's state."""
 
     # -- acquiring
@@ -408,120 +407,6 @@ cdef class Core(Store):
         self.alarm = ticket
         return None if top == INFINITY else top
 
-    # -- closing
-
-    def close(self):
-        """Begin to close: who waits is told, nobody is served any more. Again does nothing."""
-        cdef aftermath_t after = aftermath_t(NULL, NULL, NULL)
-        cdef endpoint_t *endpoint
-        cdef endpoint_t *next_endpoint
-        cdef ticket_t *ticket
-        cdef size_t i
-        hold_all(self.s.stripes)
-        self.s.closed = True
-        for i in range(<size_t>1 << self.s.endpoints.bits if self.s.endpoints.buckets != NULL else 0):
-            endpoint = self.s.endpoints.buckets[i]
-            while endpoint != NULL:
-                next_endpoint = endpoint.bucket_next
-                leave_ring(endpoint)
-                while endpoint.waiters.head != NULL:
-                    ticket = endpoint.waiters.head
-                    queue_remove(&endpoint.waiters, ticket)
-                    store_int(&ticket.state, T_CLOSED)
-                    ticket.endpoint = NULL
-                    note_woken(&after, ticket)
-                    decref_alive(ticket.owner)  # the queue's reference
-                drop_unused(&self.s, endpoint, &after)
-                endpoint = next_endpoint
-        if self.s.alarm != NULL:
-            note_woken(&after, self.s.alarm)
-        release_all(self.s.stripes)
-        self._conclude(&after)
-
-    def outdate(self):
-        """Have all acquired connections disposed of when they come back."""
-        cdef size_t i
-        hold_all(self.s.stripes)
-        for i in range(STRIPES):
-            outdate_lent(&self.s.stripes[i].lent)
-        release_all(self.s.stripes)
-
-    cpdef Record next_idle(self):
-        """An idle connection, for the caller to dispose of; ``None`` if there is none."""
-        cdef record_t *record
-        hold_all(self.s.stripes)
-        record = doom_nearest(&self.s, INFINITY)
-        if record != NULL:
-            incref(record.owner)
-        release_all(self.s.stripes)
-        return own(record)
-
-    cpdef Record next_lent(self):
-        """An acquired connection of a closed pool, for the caller to dispose of although it is still in use."""
-        cdef record_t *record = NULL
-        cdef endpoint_t *endpoint
-        cdef int bits
-        hold_all(self.s.stripes)
-        bits = self.s.endpoints.bits
-        if not self.s.closed or self.s.sweep_bits != bits:
-            self.s.sweep = 0
-            self.s.sweep_bits = bits
-        # by endpoint, not in the table of lent ones: where that has a record depends on addresses, and an order that
-        # differs from run to run is one that no failure can be replayed in
-        while self.s.endpoints.buckets != NULL and self.s.sweep < <size_t>1 << bits:
-            endpoint = self.s.endpoints.buckets[self.s.sweep]
-            while endpoint != NULL and endpoint.lent.head == NULL:
-                endpoint = endpoint.bucket_next
-            if endpoint != NULL:
-                record = endpoint.lent.head
-                self.s.forced = True
-                doom(&self.s, record, end_loan(&self.s, record))
-                incref(record.owner)
-                break
-            self.s.sweep += 1
-        release_all(self.s.stripes)
-        return own(record)
-
-    def join(self, Ticket ticket not None, Py_ssize_t excused):
-        """Wait for the pool to be empty.
-
-        :param ticket: woken when it is
-        :param excused: slots that cannot become free before the caller goes on, because it is in a hook of theirs
-        :return: whether it is empty already; if not, :meth:`leave` ends the waiting
-        """
-        cdef bint empty
-        hold_all(self.s.stripes)
-        if not is_free(&ticket.c):
-            give_up(self.s.stripes, 'the ticket waits or holds something')
-        empty = self.s.total <= (self.s.excused + excused if excused else 0)
-        if not empty:
-            self.s.excused += excused
-            queue_push(&self.s.closers, &ticket.c)
-        release_all(self.s.stripes)
-        return empty
-
-    def leave(self, Ticket ticket not None, Py_ssize_t excused):
-        """Wait no longer for the pool to be empty."""
-        hold_all(self.s.stripes)
-        if ticket.c.queue != &self.s.closers:
-            give_up(self.s.stripes, 'the ticket does not wait for the pool to be empty')
-        self.s.excused -= excused
-        queue_remove(&self.s.closers, &ticket.c)
-        decref_alive(ticket.c.owner)  # the queue's reference; the caller has its own
-        release_all(self.s.stripes)
-
-    def drained(self, Py_ssize_t excused):
-        """Whether all slots are free, so that the waiting for it is over.
-
-        :param excused: slots in the hands of the caller; if there are any, those in the hands of others who wait for
-            the pool to be empty do not count either, or they would wait for each other
-        """
-        cdef bint empty
-        mutex_lock(&self.s.stripes[0].mutex)
-        empty = self.s.total <= (self.s.excused if excused else 0)
-        mutex_unlock(&self.s.stripes[0].mutex)
-        return empty
-
 
 cdef inline bint is_lent(Record record, uint64_t core) noexcept:
     # of this core, and held by a user, or on its way back
@@ -531,19 +416,3 @@ cdef inline bint is_lent(Record record, uint64_t core) noexcept:
 cdef inline bint holds_slot(Ticket ticket, uint64_t core) noexcept:
     # of this core; without an endpoint it was revoked while it waited
     return ticket.c.state == T_SLOT and ticket.c.core == core and ticket.c.endpoint != NULL
-
-
-cdef int give_up(stripe_t *stripes, str text) except -1:
-    # an operation that is not allowed, and has changed nothing yet
-    release_all(stripes)
-    raise RuntimeError(text)
-
-
-cdef inline Record own(record_t *record):
-    # the caller's reference becomes the answer's
-    cdef Record answer
-    if record == NULL:
-        return None
-    answer = <Record>record.owner
-    decref_alive(record.owner)
-    return answer

@@ -81,3 +81,8 @@ cdef inline void release(stripe_t *stripes, stripe_t *stripe) noexcept nogil:
         mutex_unlock(&stripe.mutex)
     else:
         release_all(stripes)
+
+cdef inline int give_up(stripe_t *stripes, str text) except -1:
+    # an operation that is not allowed, and has changed nothing yet
+    release_all(stripes)
+    raise RuntimeError(text)

@@ -15,6 +15,7 @@ VARIABLE = 'GENERIC_CONNECTION_POOL_PURE'
 #: the modules of the package ``_cpool``
 COMPILED_MODULES = (
     'async_pool',
+    'closing',
     'core',
     'heap',
     'invariants',

@@ -163,7 +163,7 @@ class AsyncPool(Generic[EndpointT, ConnectionT]):
         """Lend an idle connection, if there is one and no hook wants to be asked."""
         if self._plain_acquire and self._loop is not None and _get_running_loop() is self._loop:
             core = self._core
-            record = core.take(endpoint, monotonic(), 0)
+            record = core._lend_idle(endpoint, 0)
             return record if core is self._core else None
         return None
 

@@ -6,17 +6,17 @@ clock). What an operation wakes, it wakes after the lock is released.
 
 from typing import Any, Hashable, Optional, Tuple
 
+from .closing import Closing
 from .endpoint import Endpoint
-from .lock import critical
+from .lock import critical, monotonic
 from .policy import Tickets
 from .record import DISPOSING, GONE, INHERITED, LENT, RETURNING, Record
-from .store import Store
 from .waiters import CLOSED, CONNECTION, NOTHING, SLOT, WAITING, Ticket
 
 __all__ = ('Core',)
 
 
-class Core(Store):
+class Core(Closing):
     """The operations of one pool's state."""
 
     # -- acquiring
@@ -34,11 +34,20 @@ class Core(Store):
             return None
         return self._take(endpoint, now, holder)
 
+    def _lend_idle(self, key: Hashable, holder: int) -> Optional[Record]:
+        """:meth:`take` by the clock. It is read under the lock: a thread that had read it before, and then had to wait,
+        would take what is due since then, ahead of those who wait.
+        """
+        endpoint = self._find(key)
+        if endpoint is None:
+            return None
+        return self._take(endpoint, None, holder)
+
     @critical
-    def _take(self, endpoint: Endpoint, now: float, holder: int) -> Optional[Record]:
+    def _take(self, endpoint: Endpoint, now: Optional[float], holder: int) -> Optional[Record]:
         if self.closed or endpoint.removed:
             return None
-        record = endpoint.idle.first(now)
+        record = endpoint.idle.first(monotonic() if now is None else now)
         if record is not None:
             endpoint.idle.remove(record)
             self._lend(record, holder)
@@ -58,7 +67,7 @@ class Core(Store):
             endpoint = self._pick(bucket, key)
             if self._request(ticket, endpoint or Endpoint(key, key_hash), bucket, now, woken):
                 break
-        _wake(woken)
+        self._conclude(woken)
 
     @critical
     def _request(
@@ -86,7 +95,7 @@ class Core(Store):
         """
         woken: Tickets = {}
         self._replace(ticket, now, woken)
-        _wake(woken)
+        self._conclude(woken)
 
     @critical
     def _replace(self, ticket: Ticket, now: float, woken: Tickets) -> None:
@@ -118,7 +127,7 @@ class Core(Store):
         """
         woken: Tickets = {}
         answer = self._withdraw(ticket, woken)
-        _wake(woken)
+        self._conclude(woken)
         return answer
 
     @critical
@@ -136,7 +145,7 @@ class Core(Store):
         """The ticket's owner has had its victim taken care of elsewhere, and may be given another."""
         woken: Tickets = {}
         self._rest(ticket, woken)
-        _wake(woken)
+        self._conclude(woken)
 
     @critical
     def _rest(self, ticket: Ticket, woken: Tickets) -> None:
@@ -175,7 +184,7 @@ class Core(Store):
         """Give up the slot that a ticket holds: no connection could be created."""
         woken: Tickets = {}
         self._fail(ticket, woken)
-        _wake(woken)
+        self._conclude(woken)
 
     @critical
     def _fail(self, ticket: Ticket, woken: Tickets) -> None:
@@ -221,7 +230,7 @@ class Core(Store):
         """
         woken: Tickets = {}
         answer = self._give_back(record, now, woken)
-        _wake(woken)
+        self._conclude(woken)
         return answer
 
     @critical
@@ -256,7 +265,7 @@ class Core(Store):
         """
         woken: Tickets = {}
         self._disposed(record, ticket, woken)
-        _wake(woken)
+        self._conclude(woken)
 
     @critical
     def _disposed(self, record: Record, ticket: Optional[Ticket], woken: Tickets) -> None:
@@ -300,94 +309,3 @@ class Core(Store):
         top = self._heap.top
         self._alarm_at = float('inf') if top is None else top
         return None if self._alarm_at == float('inf') else self._alarm_at
-
-    # -- closing
-
-    def close(self) -> None:
-        """Begin to close: who waits is told, nobody is served any more. Again does nothing."""
-        woken: Tickets = {}
-        self._close(woken)
-        _wake(woken)
-
-    @critical
-    def _close(self, woken: Tickets) -> None:
-        self.closed = True
-        for endpoint in self._endpoints:
-            self._leave_ring(endpoint)
-            while endpoint.waiters.head is not None:
-                ticket = endpoint.waiters.head
-                self._pop_waiter(endpoint, ticket, woken)
-                ticket.state = CLOSED
-            self._drop_unused(endpoint)
-        if self._alarm is not None:
-            woken[self._alarm] = None
-
-    @critical
-    def outdate(self) -> None:
-        """Have all acquired connections disposed of when they come back."""
-        for endpoint in self._endpoints:
-            for record in endpoint.lent:
-                record.expires = float('-inf')
-
-    @critical
-    def next_idle(self) -> Optional[Record]:
-        """An idle connection, for the caller to dispose of; ``None`` if there is none."""
-        return self._doom_nearest(float('inf'))
-
-    @critical
-    def next_lent(self) -> Optional[Record]:
-        """An acquired connection of a closed pool, for the caller to dispose of although it is still in use."""
-        record = self._lent.any()
-        if record is not None:
-            self.forced = True
-            self._doom(record, self._end_loan(record))
-        return record
-
-    def join(self, ticket: Ticket, excused: int) -> bool:
-        """Wait for the pool to be empty.
-
-        :param ticket: woken when it is
-        :param excused: slots that cannot become free before the caller goes on, because it is in a hook of theirs
-        :return: whether it is empty already; if not, :meth:`leave` ends the waiting
-        """
-        woken: Tickets = {}
-        answer = self._join(ticket, excused, woken)
-        _wake(woken)
-        return answer
-
-    @critical
-    def _join(self, ticket: Ticket, excused: int, woken: Tickets) -> bool:
-        if not ticket.free:
-            raise RuntimeError('the ticket waits or holds something')
-        if self.total <= (self._excused + excused if excused else 0):
-            return True
-        self._excused += excused
-        self._closers.push(ticket)
-        return False
-
-    @critical
-    def leave(self, ticket: Ticket, excused: int) -> None:
-        """Wait no longer for the pool to be empty."""
-        if ticket.queue is not self._closers:
-            raise RuntimeError('the ticket does not wait for the pool to be empty')
-        self._excused -= excused
-        self._closers.remove(ticket)
-
-    def drained(self, excused: int) -> bool:
-        """Whether all slots are free, so that the waiting for it is over.
-
-        :param excused: slots in the hands of the caller; if there are any, those in the hands of others who wait for
-            the pool to be empty do not count either, or they would wait for each other
-        """
-        return self.total <= (self._excused if excused else 0)
-
-
-def _wake(woken: Tickets) -> None:
-    error: Optional[BaseException] = None
-    for ticket in woken:
-        try:
-            ticket.wake()
-        except BaseException as exc:  # the others are woken nevertheless
-            error = exc
-    if error is not None:
-        raise error

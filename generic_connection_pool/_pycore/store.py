@@ -5,7 +5,7 @@ from typing import Any, Hashable, List, Optional, Tuple
 from .endpoint import Endpoint
 from .invariants import check_invariants
 from .lock import critical
-from .policy import Policy
+from .policy import Policy, Tickets
 from .record import INHERITED, LENT, Record
 
 __all__ = ('Store',)
@@ -119,6 +119,19 @@ class Store(Policy):
             if endpoint.key is key or endpoint.key == key:
                 return endpoint
         return None
+
+    # -- after an operation
+
+    def _conclude(self, woken: Tickets) -> None:
+        """Wake those whom an operation has told something. No lock is held."""
+        error: Optional[BaseException] = None
+        for ticket in woken:
+            try:
+                ticket.wake()
+            except BaseException as exc:  # the others are woken nevertheless
+                error = exc
+        if error is not None:
+            raise error
 
 
 def _equal(one: object, other: object) -> bool:

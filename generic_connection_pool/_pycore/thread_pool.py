@@ -185,7 +185,7 @@ class ThreadPool(Generic[EndpointT, ConnectionT]):
             self._check_timeout(timeout)
         if self._plain_acquire:
             core = self._core
-            record = core.take(endpoint, monotonic(), holder)
+            record = core._lend_idle(endpoint, holder)
             if record is not None and core is self._core:
                 return record
         ticket = Ticket(holder)

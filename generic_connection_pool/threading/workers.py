@@ -34,9 +34,8 @@ class Workers:
         self._jobs: Deque[Callable[[], object]] = collections.deque()
         #: where the idle threads sleep; whoever takes one out wakes its thread
         self._beds: Deque[Ticket] = collections.deque()
-        #: one entry for each thread that may still be started
-        self._vacancies: Deque[None] = collections.deque([None] * LARGEST_CREW)
-        #: identifiers of the threads of the crew; each adds and removes its own, which is atomic
+        #: identifiers of the threads of the crew. Each adds and removes its own, so no interrupt of somebody who starts a
+        #: thread can make the crew smaller; a few more than LARGEST_CREW may be started at the same time
         self._crew: Set[int] = set()
 
     def submit(self, job: Callable[[], object]) -> None:
@@ -61,7 +60,7 @@ class Workers:
         me = threading.get_ident()
         if me in self._crew:
             self._crew.discard(me)
-            self._leave()
+            self._look_again()
 
     def forget(self) -> None:
         """For a forked child: drop the jobs that no thread has begun yet. They are the parent's."""
@@ -72,27 +71,30 @@ class Workers:
         try:
             self._beds.pop().wake()
         except IndexError:  # nobody is idle
-            try:
-                self._vacancies.pop()
-                threading.Thread(target=self._work, name=self._name, daemon=True).start()
-            except IndexError:  # the crew is complete: the next to be free will look
+            if len(self._crew) >= LARGEST_CREW:  # the next of them to be free will look
                 return True
+            try:
+                threading.Thread(target=self._work, name=self._name, daemon=True).start()
             except RuntimeError:  # out of threads, or the interpreter is about to exit
-                self._vacancies.append(None)
                 return False
-            except BaseException:  # an interrupt; if the thread has started, the crew may be larger by one from now on
-                self._vacancies.append(None)
-                raise
         return True
 
     def _work(self) -> None:
         me = threading.get_ident()
         self._crew.add(me)
+        try:
+            self._serve(me)
+        finally:
+            self._crew.discard(me)
+            self._look_again()
+
+    def _serve(self, me: int) -> None:
+        """Run jobs until there have been none for a while, or the thread has stepped aside."""
         bed = Ticket(0)
         tired = False
         while not tired:
             while self._has_run_one():
-                if me not in self._crew:  # it has stepped aside
+                if me not in self._crew:
                     return
             self._beds.append(bed)
             tired = not self._jobs and not bed.wait(LINGER)
@@ -100,12 +102,9 @@ class Workers:
                 self._beds.remove(bed)
             except ValueError:  # somebody has taken it out and counts on this thread
                 tired = False
-        self._crew.discard(me)
-        self._leave()
 
-    def _leave(self) -> None:
-        """The calling thread is no longer one of the crew; perhaps nobody else knows of a job that has just come."""
-        self._vacancies.append(None)
+    def _look_again(self) -> None:
+        """The calling thread is no longer one of the crew: somebody may have relied on it with a job."""
         while self._jobs and not self._staff():
             self._has_run_one()
 

@@ -122,7 +122,7 @@ CHANGES = [
     Change(
         26,
         'close in a hook waits for its own slot',
-        PURE + 'core.py',
+        PURE + 'closing.py',
         (
             ('        if self.total <= (self._excused + excused if excused else 0):', '        if self.total <= 0:'),
             ('        return self.total <= (self._excused if excused else 0)', '        return self.total <= 0'),

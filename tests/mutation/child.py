@@ -51,6 +51,7 @@ QUICK = {
         'core/test_operations.py', 'core/test_core_waiting.py', 'core/test_core_releasing.py',
         'core/test_core_closing.py',
     ],
+    'closing': ['core/test_operations.py', 'core/test_core_closing.py'],
     'waiters': ['core/test_waiters.py'],
     'heap': ['core/test_heap.py'],
     'deque': ['core/test_deque.py'],
@@ -70,7 +71,7 @@ FIRST = {
     'invariants': ['core/test_invariants.py', *CORE],
 }
 ORDER = (
-    'policy', 'core', 'waiters', 'heap', 'deque', 'endpoint', 'table', 'record', 'store', 'lock', 'async_pool',
+    'policy', 'core', 'closing', 'waiters', 'heap', 'deque', 'endpoint', 'table', 'record', 'store', 'lock', 'async_pool',
     'thread_pool', 'invariants',
 )  # fmt: skip
 WITHOUT_WALKS = ('lock', 'thread_pool', 'async_pool', 'invariants')

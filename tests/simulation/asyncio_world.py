@@ -7,7 +7,6 @@ of the manager; at the end everything must be back.
 
 import asyncio
 import contextlib
-import gc
 import logging
 from typing import Any, Callable, Coroutine, Dict, Iterator, List, Optional, Set
 
@@ -15,7 +14,7 @@ from simulation.asyncio_loop import SteppedLoop
 from simulation.asyncio_manager import INJECTED, TROUBLES, WAITS_FOR_HOOKS, Connection, SimulatedManager
 from simulation.asyncio_users import Users
 from simulation.choices import Choices
-from simulation.seam import Clock, replaced
+from simulation.seam import Clock, replaced, silenced, uncollected
 
 from generic_connection_pool import core_implementation
 from generic_connection_pool._core import CONNECTION, SLOT, WAITING, Ticket
@@ -52,28 +51,6 @@ def run(choices: Choices) -> int:
         finally:
             world.abandon()
     return world.steps
-
-
-@contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """The garbage collector would close coroutines of earlier lives, which failed, in the midst of this one."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-@contextlib.contextmanager
-def silenced(logger: logging.Logger) -> Iterator[None]:
-    """Disposals fail by the thousand."""
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
 
 
 class SimulatedPool(ConnectionPool[int, Connection]):

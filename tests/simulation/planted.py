@@ -38,9 +38,9 @@ COLLECTOR = {'background_collector': True, 'by_line': False, 'max_lifetime': 2.0
 
 
 def a_wake_up_is_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    core = pure('core')
-    wake = core._wake
-    monkeypatch.setattr(core, '_wake', lambda woken: wake(list(woken)[1:]))
+    Core = pure('core').Core
+    conclude = Core._conclude
+    monkeypatch.setattr(Core, '_conclude', lambda self, woken: conclude(self, dict(list(woken.items())[1:])))
 
 
 def a_failed_create_keeps_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,17 +1,20 @@
 """Puts a simulation's clock, parking places, locks and threads in the place of the real ones, for both cores."""
 
 import contextlib
+import gc
 import importlib
+import logging
 from typing import Any, Iterator, List, Optional, Tuple
 
 from generic_connection_pool import core_implementation
 
-__all__ = ('Clock', 'replaced', 'simulated_parking')
+__all__ = ('Clock', 'replaced', 'silenced', 'simulated_parking', 'uncollected')
 
 COMPILED = core_implementation == 'cython'
 #: modules that know the clock by a name of their own: with the pure core, it is time.monotonic itself
 CLOCK_USERS = (
     'generic_connection_pool._pycore.lock',
+    'generic_connection_pool._pycore.core',
     'generic_connection_pool._pycore.thread_pool',
     'generic_connection_pool._pycore.async_pool',
     'generic_connection_pool._deadlines',
@@ -106,3 +109,25 @@ def replaced(*places: Tuple[str, str, Any]) -> Iterator[None]:
     finally:
         for module, name, value in reversed(before):
             setattr(module, name, value)
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """The garbage collector would run finalizers of earlier runs in the midst of this one: that is chance."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@contextlib.contextmanager
+def silenced(logger: logging.Logger) -> Iterator[None]:
+    """Disposals fail by the thousand: nobody wants to read that."""
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before

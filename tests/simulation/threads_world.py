@@ -1,7 +1,6 @@
 """One run of the threads pool: a pool, its users, and a manager that does its worst, all drawn from a seed."""
 
 import contextlib
-import gc
 import logging
 import sys
 import threading
@@ -17,7 +16,7 @@ from generic_connection_pool.exceptions import (
 from generic_connection_pool.threading import ConnectionPool
 from simulation.choices import Choices
 from simulation.lines import LineTracer
-from simulation.seam import Clock, replaced, simulated_parking
+from simulation.seam import Clock, replaced, silenced, simulated_parking, uncollected
 from simulation.stage import Abort, Stage, Strand
 from simulation.threads_ledger import Conn, Ledger, Request
 from simulation.threads_manager import HookedManager, HookError, Manager, Script
@@ -45,27 +44,20 @@ def run(choices: Choices, tilt: Optional[Dict[str, Any]] = None) -> int:
     :raises AssertionError: the pool did what it must not
     """
     world = World(choices, tilt)
-    disabled = [logger.disabled for logger in LOGGERS]
-    collecting = gc.isenabled()
-    gc.disable()  # a finalizer of somebody else's in the midst of a run is chance
-    for logger in LOGGERS:
-        logger.disabled = True
-    try:
-        with world.in_place():
-            try:
-                world.play()
-            except Abort:
-                pass
-            except BaseException as exc:
-                world.stage.failure = world.stage.failure or exc
-            finally:
-                world.stage.conclude()
-        return world.stage.steps
-    finally:
-        for logger, was in zip(LOGGERS, disabled):
-            logger.disabled = was
-        if collecting:
-            gc.enable()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(uncollected())
+        for logger in LOGGERS:
+            stack.enter_context(silenced(logger))
+        stack.enter_context(world.in_place())
+        try:
+            world.play()
+        except Abort:
+            pass
+        except BaseException as exc:
+            world.stage.failure = world.stage.failure or exc
+        finally:
+            world.stage.conclude()
+    return world.stage.steps
 
 
 class WatchedPool(ConnectionPool[int, Conn]):

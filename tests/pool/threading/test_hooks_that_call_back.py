@@ -66,8 +66,9 @@ def test_a_disposal_may_wait_for_others_although_no_thread_is_left_for_them(
     for conn in [pool.acquire('a'), pool.acquire('a')]:
         pool.release(conn, 'a')
     hooks.doing['dispose'] = wait_in_the_first
-    evicting = [start(pool.acquire, 'b', PATIENCE) for _ in range(2)]
+    evicting = [start(pool.acquire, 'b', PATIENCE)]
     wait_for(gate.reached)
+    evicting.append(start(pool.acquire, 'b', PATIENCE))
     wait_until(lambda: len(pool._workers._jobs) == 1)  # the second disposal, for which there is no thread
     gate.open.set()
     for future in evicting:

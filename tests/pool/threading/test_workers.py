@@ -87,7 +87,7 @@ def test_jobs_beyond_the_largest_crew_wait_for_a_free_thread(monkeypatch: pytest
     gates[0].open.set()
     gates[2].open.set()
     wait_until(lambda: not crew())
-    assert len(workers._vacancies) == 3
+    assert not workers._crew
 
 
 def test_a_thread_that_steps_aside_has_another_one_take_its_place_and_ends_after_its_job(
@@ -116,7 +116,7 @@ def test_a_thread_that_steps_aside_has_another_one_take_its_place_and_ends_after
     begin.open.set()
     wait_until(lambda: order == ['other', 'first'])
     wait_until(lambda: not crew())
-    assert len(workers._vacancies) == 1 and not workers._crew
+    assert not workers._crew
 
 
 def test_where_no_thread_can_be_started_who_steps_aside_does_what_is_left_to_be_done(
@@ -142,8 +142,12 @@ def test_where_no_thread_can_be_started_who_steps_aside_does_what_is_left_to_be_
 
 def test_who_is_not_of_the_crew_does_not_step_aside() -> None:
     workers = Workers(NAME)
+    gate = Gate()
+    workers.submit(gate)
+    wait_for(gate.reached)
     workers.step_aside()
-    assert len(workers._vacancies) == workers_module.LARGEST_CREW
+    assert len(workers._crew) == len(crew()) == 1
+    gate.open.set()
 
 
 def test_idle_threads_end() -> None:
@@ -151,7 +155,7 @@ def test_idle_threads_end() -> None:
     for _ in range(3):
         workers.submit(lambda: None)
     wait_until(lambda: not crew())
-    assert len(workers._vacancies) == workers_module.LARGEST_CREW and not workers._beds
+    assert not workers._crew and not workers._beds
     done = threading.Event()
     workers.submit(done.set)
     wait_for(done)
@@ -185,7 +189,7 @@ def test_where_no_thread_can_be_started_the_job_runs_here_and_now(monkeypatch: p
     thread = threading.current_thread().name
     submit()
     assert order == ['inner', 'outer', thread]
-    assert len(workers._vacancies) == workers_module.LARGEST_CREW
+    assert not workers._crew
 
 
 @pytest.mark.parametrize('interrupt', [KeyboardInterrupt, SystemExit, GeneratorExit])
@@ -210,11 +214,15 @@ def test_a_job_that_runs_here_and_now_is_the_one_that_was_submitted(monkeypatch:
 
 
 def test_an_interrupt_while_a_thread_is_started_does_not_make_the_crew_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threading.Thread, 'start', raising(KeyboardInterrupt()))
+    monkeypatch.setattr(workers_module, 'LARGEST_CREW', 1)
     workers = Workers(NAME)
-    with pytest.raises(KeyboardInterrupt):
-        workers.submit(lambda: None)
-    assert len(workers._vacancies) == workers_module.LARGEST_CREW
+    done: List[int] = []
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(threading.Thread, 'start', raising(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            workers.submit(lambda: done.append(1))
+    workers.submit(lambda: done.append(2))
+    wait_until(lambda: done == [1, 2])
 
 
 def test_an_interrupt_of_a_job_does_not_end_the_thread_that_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,8 +252,10 @@ def test_a_finalizer_may_submit_while_its_thread_submits() -> None:
     assert future.result(PATIENCE) > FEW
 
 
-def test_an_interrupt_of_submit_leaves_the_workers_fit() -> None:
-    """HAZARD 10: at any bytecode; the job runs or not, later ones do."""
+@pytest.mark.parametrize('threads', ['can be started', 'cannot be started'])
+def test_an_interrupt_of_submit_leaves_the_workers_fit(monkeypatch: pytest.MonkeyPatch, threads: str) -> None:
+    """HAZARD 10: at any bytecode; the job runs or not, later ones do, although there is one thread at the most."""
+    monkeypatch.setattr(workers_module, 'LARGEST_CREW', 1)
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -253,8 +263,11 @@ def test_an_interrupt_of_submit_leaves_the_workers_fit() -> None:
     def scenario(inject: Any) -> None:
         workers = Workers(NAME)
         done: List[str] = []
-        with contextlib.suppress(KeyboardInterrupt), inject(interrupt):
-            workers.submit(lambda: done.append('interrupted'))
+        with monkeypatch.context() as context:
+            if threads == 'cannot be started':
+                no_threads(context)
+            with contextlib.suppress(KeyboardInterrupt), inject(interrupt):
+                workers.submit(lambda: done.append('interrupted'))
         workers.submit(lambda: done.append('later'))
         wait_until(lambda: 'later' in done)
         assert done.count('interrupted') <= 1
@@ -278,7 +291,7 @@ def test_many_threads_may_submit_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         submitter.result(PATIENCE)
     wait_until(lambda: len(done) == 450)
     wait_until(lambda: not crew())
-    assert len(workers._vacancies) == 4 and not workers._beds and not workers._jobs
+    assert not workers._crew and not workers._beds and not workers._jobs
 
 
 def test_the_injection_reports_where_it_happened() -> None:
