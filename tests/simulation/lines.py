@@ -1,5 +1,6 @@
 """Steps between any two lines of the library's own Python code."""
 
+import dis
 import linecache
 import pathlib
 import sys
@@ -14,6 +15,9 @@ __all__ = ('LineTracer',)
 PACKAGE = pathlib.Path(generic_connection_pool.__file__).parent
 CORE = str(PACKAGE / '_pycore')
 FACADE = (str(PACKAGE / 'threading'), str(PACKAGE / 'common.py'))
+
+#: the end of a handler
+POP_EXCEPT = dis.opmap['POP_EXCEPT']
 
 Local = Optional[Callable[..., Any]]
 
@@ -58,14 +62,17 @@ class LineTracer:
         if event == 'line':
             stage = self.stage
             stage.step('' if stage.choices.trace is None else _place(frame))
-            # at a bare "try:" the interpreter does nothing, so it looks for no signals and expects no exception there
-            if stage.running.fuse and not _is_try(frame):
+            if stage.running.fuse and not _is_safe(frame):
                 stage.burn('between two lines')
         return self.step_or_burn
 
 
-def _is_try(frame: FrameType) -> bool:
-    return linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip() == 'try:'
+def _is_safe(frame: FrameType) -> bool:
+    """Whether no signal is ever served here. At a bare ``try:`` the interpreter does nothing, and at the end of a handler
+    it forgets the exception: it looks for signals at neither, and does not expect an exception.
+    """
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+    return line == 'try:' or frame.f_code.co_code[frame.f_lasti] == POP_EXCEPT
 
 
 def _place(frame: FrameType) -> str:

@@ -1,8 +1,10 @@
 """Has something happen in the middle of somebody else's code: between any two of its bytecodes, one after the other.
 
-What may happen there in real life: a signal handler that raises, a finalizer, a switch to another thread.
+What may happen there in real life: a signal handler that raises, a finalizer, a switch to another thread. Not at the end
+of a handler, where the interpreter forgets the exception: what is raised there would be told that exception for ever.
 """
 
+import dis
 import gc
 import pathlib
 import sys
@@ -19,6 +21,8 @@ CORE = tuple(map(str, (PACKAGE / '_pycore').glob('*.py')))
 
 #: what counts as a step: a bytecode; from 3.12 on a line, because there ``f_trace_opcodes`` comes into force too late
 STEP = 'opcode' if sys.version_info < (3, 12) else 'line'
+#: the end of a handler
+POP_EXCEPT = dis.opmap['POP_EXCEPT']
 #: steps that a test worth its name passes at the least
 FEW = 20 if STEP == 'opcode' else 1
 
@@ -61,7 +65,7 @@ class Injection:
         return self._trace_step
 
     def _trace_step(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if event == STEP and not self.happened:
+        if event == STEP and not self.happened and frame.f_code.co_code[frame.f_lasti] != POP_EXCEPT:
             self.seen += 1
             if self.happened:
                 self.where = f'{pathlib.Path(frame.f_code.co_filename).name}:{frame.f_lineno}, byte {frame.f_lasti}'
