@@ -121,7 +121,7 @@ class Session:
     @property
     def is_changed(self) -> bool:
         """Whether the next user might notice this one, unless the session is reset."""
-        # a transaction with an error among its replies may have gone another way than its commands tell
+        # a transaction with an error among its replies may have gone another way than its commands tell: it may be open
         return self._changed or self._in_multi or self._watching or self._transacted and self._failed
 
     def sends(self, kinds: Sequence[int]) -> None:
@@ -134,7 +134,13 @@ class Session:
     def answered(self, with_error: bool = False) -> None:
         """Note a reply that was read to its end."""
         self._owed -= 1
-        self._failed = self._failed or with_error
+        if not self._transacted:
+            return
+        if with_error:
+            self._failed = True
+        elif not (self._owed or self._in_multi or self._watching or self._failed):
+            # the transaction went as its commands tell
+            self._transacted = False
 
     def is_uncertain(self) -> None:
         """Note that from now on nobody can tell how many replies are still to come."""
