@@ -141,7 +141,7 @@ def construct(endpoint: str, connection_class: Callable[..., ConnectionT], keywo
         # speaks of names, and at times of types
         raise TypeError(f'the parameters of endpoint {endpoint!r} are wrong: {exc}') from None
     except (ValueError, redis.RedisError) as exc:
-        wrong = _without_quotes(str(exc))
+        wrong = _tellable(exc, (value for value in keywords.values() if isinstance(value, str)))
     raise ValueError(f'the parameters of endpoint {endpoint!r} are wrong: {wrong}')
 
 

@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import signal
-import socket
 import threading
 import time
 from typing import Any, Callable, Iterator, List, Optional
@@ -14,7 +12,7 @@ redis = pytest.importorskip('redis', exc_type=ImportError)
 
 from support.crowds import crowd_of_threads  # noqa: E402
 from support.forking import in_child  # noqa: E402
-from support.redis_server import RedisServer, server as server  # noqa: E402
+from support.redis_server import RedisServer, alarm, server as server  # noqa: E402
 from support.servers import eventually, open_descriptors, refusing_port, silent_server  # noqa: E402
 
 from generic_connection_pool.contrib.redis import (  # noqa: E402
@@ -64,18 +62,6 @@ def number_of(conn: RedisConnection) -> int:
     """The number that the server has given to a connection."""
     number: int = execute(conn, 'CLIENT', 'ID')
     return number
-
-
-@contextlib.contextmanager
-def alarm(seconds: float) -> Iterator[None]:
-    """Interrupt a block as Ctrl-C does."""
-    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.parametrize('endpoint', ['tcp', 'url', 'unix', 'named', 'named-2'])

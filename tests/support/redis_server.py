@@ -8,10 +8,11 @@ import signal
 import socket
 import subprocess
 import tempfile
-from typing import Any, Dict, Iterator, List, Optional
+import threading
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional
 
 import pytest
-from support.servers import eventually, refusing_port
+from support.servers import PATIENCE, eventually, refusing_port
 
 #: a user with a password, who may do everything, and one who may not even send a PING
 USER, MUTE_USER = 'ali_baba', 'cassim'
@@ -57,13 +58,14 @@ class RedisServer:
     :param program: its path
     :param directory: a directory with a short path, of its own
     :param authority: who vouches for it, a ``trustme.CA``; without one it does not speak TLS
+    :param more: more lines of its configuration
     """
 
-    def __init__(self, program: str, directory: pathlib.Path, authority: Any = None):
+    def __init__(self, program: str, directory: pathlib.Path, authority: Any = None, more: str = ''):
         self.directory = directory
         self.port = refusing_port()
         self.tls_port: Optional[int] = None
-        configuration = _CONFIGURATION
+        configuration = _CONFIGURATION + more
         if authority is not None:
             self.tls_port = refusing_port()
             configuration += _TLS
@@ -159,14 +161,18 @@ def speaks_tls(program: str) -> bool:
 
 
 @contextlib.contextmanager
-def redis_server(program: str, directory: pathlib.Path, authority: Any = None) -> Iterator[RedisServer]:
+def redis_server(program: str, authority: Any = None, more: str = '') -> Iterator[RedisServer]:
     """Run a server for the length of a block."""
-    server = RedisServer(program, directory, authority)
-    server.start()
+    directory = pathlib.Path(tempfile.mkdtemp(prefix='gcp-redis-'))
     try:
-        yield server
+        server = RedisServer(program, directory, authority, more)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()
     finally:
-        server.kill()
+        shutil.rmtree(directory)
 
 
 @pytest.fixture(scope='module', params=sorted(find_programs()) or ['none'])
@@ -185,9 +191,46 @@ def tls_server() -> Iterator[RedisServer]:
 def _server(program: Optional[str], authority: Any) -> Iterator[RedisServer]:
     if program is None:
         pytest.skip('no such server to be had: neither redis-server nor valkey-server, or none that speaks TLS')
-    directory = pathlib.Path(tempfile.mkdtemp(prefix='gcp-redis-'))
+    with redis_server(program, authority) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def scripted_server(answer: Callable[[bytes], Iterable[bytes]]) -> Iterator[Dict[str, Any]]:
+    """The connect keywords of a server that answers what it reads, whole or not, with the pieces that it is told to."""
+    with socket.create_server(('127.0.0.1', 0)) as listener:
+        accepted: List[socket.socket] = []
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    sock, _ = listener.accept()
+                    accepted.append(sock)
+                    with contextlib.suppress(OSError):
+                        while data := sock.recv(4096):
+                            for piece in answer(data):
+                                sock.sendall(piece)
+                    sock.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield {'host': '127.0.0.1', 'port': listener.getsockname()[1]}
+        finally:
+            for sock in (listener, *accepted):
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def alarm(seconds: float) -> Iterator[None]:
+    """Interrupt a block as Ctrl-C does."""
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
-        with redis_server(program, directory, authority) as running:
-            yield running
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        yield
     finally:
-        shutil.rmtree(directory)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
