@@ -129,12 +129,33 @@ class RedisConnection(redis.asyncio.connection.AbstractConnection):
         return Packed(super().pack_commands(listed), kinds_of(listed))
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        """Send commands. Of any that this connection has not packed nobody knows what they do."""
+        """Send commands. Of any that this connection has not packed nobody knows what they do.
+
+        Not with redis-py's own method, which uses ``asyncio.wait_for()``: that swallows a cancellation before Python 3.12
+        if the data have just been sent. There is no health to be checked, since the pool does that.
+        """
+        await self.connect()
         if isinstance(command, Packed):
             self.session.sends(command.kinds)
         else:
             self.session.is_uncertain()
-        await super().send_packed_command(command, check_health=check_health)
+            command = [command] if isinstance(command, (bytes, str)) else command
+        assert self.writer is not None
+        writer = self.writer
+        try:
+            with self._cut_off(self.socket_timeout):
+                writer.writelines(chunk.encode() if isinstance(chunk, str) else chunk for chunk in command)
+                await writer.drain()
+        except OSError as exc:
+            cut_off = self.writer is None
+            self.abort()
+            if cut_off:
+                raise redis.TimeoutError('timeout writing to the connection') from None
+            raise redis.ConnectionError(f'error while writing to the connection: {exc}') from exc
+        except BaseException:
+            # what was sent of the commands nobody knows
+            self.abort()
+            raise
 
     async def read_response(self, *args: Any, **kwargs: Any) -> Any:
         """Read the next reply."""
@@ -208,8 +229,11 @@ class RedisConnection(redis.asyncio.connection.AbstractConnection):
         return () if provider is None else await provider.get_credentials_async()
 
     @contextlib.contextmanager
-    def _cut_off(self, seconds: float) -> Iterator[None]:
+    def _cut_off(self, seconds: Optional[float]) -> Iterator[None]:
         """Close the connection if a block takes too long. A timer, not ``wait_for()``, which may swallow a cancellation."""
+        if seconds is None:
+            yield
+            return
         watchdog = asyncio.get_running_loop().call_later(seconds, self.abort)
         try:
             yield
