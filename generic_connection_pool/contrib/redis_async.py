@@ -140,22 +140,25 @@ class RedisConnection(redis.asyncio.connection.AbstractConnection):
         else:
             self.session.is_uncertain()
             command = [command] if isinstance(command, (bytes, str)) else command
-        assert self.writer is not None
         writer = self.writer
-        try:
-            with self._cut_off(self.socket_timeout):
+        assert writer is not None
+        with self._cut_off(self.socket_timeout) as is_cut_off:
+            try:
                 writer.writelines(chunk.encode() if isinstance(chunk, str) else chunk for chunk in command)
                 await writer.drain()
-        except OSError as exc:
-            cut_off = self.writer is None
-            self.abort()
-            if cut_off:
-                raise redis.TimeoutError('timeout writing to the connection') from None
-            raise redis.ConnectionError(f'error while writing to the connection: {exc}') from exc
-        except BaseException:
-            # what was sent of the commands nobody knows
-            self.abort()
-            raise
+                # when a connection is cut off, drain() ends as if all was well
+                reason = 'it was closed meanwhile' if writer.is_closing() else None
+            except OSError as exc:
+                reason = str(exc)
+            except BaseException:
+                # what was sent of the commands nobody knows
+                self.abort()
+                raise
+            if reason is not None:
+                self.abort()
+                if is_cut_off():
+                    raise redis.TimeoutError('timeout while writing to the connection')
+                raise redis.ConnectionError(f'error while writing to the connection: {reason}')
 
     async def read_response(self, *args: Any, **kwargs: Any) -> Any:
         """Read the next reply."""
@@ -229,14 +232,18 @@ class RedisConnection(redis.asyncio.connection.AbstractConnection):
         return () if provider is None else await provider.get_credentials_async()
 
     @contextlib.contextmanager
-    def _cut_off(self, seconds: Optional[float]) -> Iterator[None]:
-        """Close the connection if a block takes too long. A timer, not ``wait_for()``, which may swallow a cancellation."""
+    def _cut_off(self, seconds: Optional[float]) -> Iterator[Callable[[], bool]]:
+        """Close the connection if a block takes too long. A timer, not ``wait_for()``, which may swallow a cancellation.
+
+        The block is given what tells it whether that has happened.
+        """
         if seconds is None:
-            yield
+            yield lambda: False
             return
-        watchdog = asyncio.get_running_loop().call_later(seconds, self.abort)
+        loop = asyncio.get_running_loop()
+        watchdog = loop.call_later(seconds, self.abort)
         try:
-            yield
+            yield lambda: loop.time() >= watchdog.when()
         finally:
             watchdog.cancel()
 

@@ -7,13 +7,13 @@ import select
 import socket
 import threading
 import time
-import traceback
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator
 
 import pytest
 
 redis = pytest.importorskip('redis', exc_type=ImportError)
 
+from support.errors import all_that_is_told  # noqa: E402
 from support.redis_server import (  # noqa: E402
     MUTE_USER,
     PASSWORD,
@@ -57,19 +57,6 @@ def conn(manager: RedisConnectionManager) -> Iterator[RedisConnection]:
 
 def created(parameters: Any, timeout: Any = None) -> RedisConnection:
     return RedisConnectionManager({'main': parameters}).create('main', timeout=timeout)
-
-
-def all_that_is_told(exc: BaseException) -> str:
-    """An error with everything that it is connected to."""
-    told, seen = '', []
-    pending: List[Any] = [exc]
-    while pending:
-        error = pending.pop()
-        if error is not None and error not in seen:
-            seen.append(error)
-            told += ''.join(traceback.format_exception_only(error)) + repr(error.args)
-            pending += [error.__cause__, error.__context__]
-    return told
 
 
 # parameters
