@@ -103,8 +103,8 @@ def _parse(endpoint: str, url: str, parse_url: Callable[[str], Any]) -> Keywords
         pass
     if keywords is None:
         raise ValueError(
-            f'the URL of endpoint {endpoint!r} cannot be parsed; it begins with redis://, rediss:// or unix://, its path '
-            f'is the number of a database, and a password may need percent-encoding'
+            f'the URL of endpoint {endpoint!r} cannot be parsed; it begins with redis://, rediss:// or unix://, its'
+            f' path is the number of a database, and a password may need percent-encoding'
         )
     # one of redis-py's classes: 'ssl' and 'path' say the same
     if keywords.pop('connection_class', None) is not None and scheme == 'rediss':

@@ -41,7 +41,9 @@ _UNCERTAIN = frozenset('''
 
 #: the commands whose second word decides: the second words that are harmless, and the kind of all others
 _CONTAINERS: Dict[str, Tuple[FrozenSet[str], int]] = {
-    'CLIENT': (frozenset('GETNAME GETREDIR HELP ID INFO KILL LIST PAUSE TRACKINGINFO UNBLOCK UNPAUSE'.split()), UNCERTAIN),
+    'CLIENT': (
+        frozenset('GETNAME GETREDIR HELP ID INFO KILL LIST PAUSE TRACKINGINFO UNBLOCK UNPAUSE'.split()), UNCERTAIN,
+    ),
     'SCRIPT': (frozenset('EXISTS FLUSH HELP KILL LOAD SHOW'.split()), UNCERTAIN),
 }
 #: of these others, what RESET takes back
@@ -187,7 +189,7 @@ def reset_commands(
 
 
 def was_reset(commands: Sequence[Tuple[Any, ...]], replies: Sequence[object]) -> bool:
-    """Tell whether these are the replies to :func:`reset_commands`, read without decoding: not one of them is another's."""
+    """Tell whether these are the replies to :func:`reset_commands`, read without decoding, and not one is another's."""
     for (name, *_), reply in zip(commands, replies):
         if name == b'HELLO':
             if not isinstance(reply, dict):
@@ -205,7 +207,7 @@ _REFUSALS = (b'-NOPERM ', b'-BUSY ', b'-MISCONF ', b'-MASTERDOWN ')
 
 
 def new_ping() -> Tuple[bytes, bytes]:
-    """Return a PING as it is sent, and its answer, which is that of no other: a leftover reply is not mistaken for it."""
+    """Return a PING as it is sent, and its answer, which is that of no other: no leftover reply is mistaken for it."""
     token = b'gcp-%d' % next(_numbers)
     answer = b'$%d\r\n%b\r\n' % (len(token), token)
     return b'*2\r\n$4\r\nPING\r\n' + answer, answer

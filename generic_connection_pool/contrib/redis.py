@@ -171,7 +171,7 @@ class RedisConnection(redis.connection.AbstractConnection):
         return verdict
 
     def reset(self) -> bool:
-        """Make the session as new, in one round trip; tell whether that went well. If not, the caller has to disconnect."""
+        """Make the session as new, in one round trip; tell whether that went well. If not, the caller disconnects."""
         sock = self.sock
         if sock is None or self.redis_connect_func is not None:
             # what somebody else's function has done to the session is not ours to do again
@@ -229,7 +229,9 @@ class _UnixConnection(RedisConnection, redis.UnixDomainSocketConnection):
         return _unix_sockets.create(pathlib.Path(self.path), _shorter(deadline, self.socket_connect_timeout))
 
 
-_CONNECTIONS: Dict[str, Callable[..., RedisConnection]] = {'tcp': _TcpConnection, 'tls': _TlsConnection, 'unix': _UnixConnection}
+_CONNECTIONS: Dict[str, Callable[..., RedisConnection]] = {
+    'tcp': _TcpConnection, 'tls': _TlsConnection, 'unix': _UnixConnection,
+}  # fmt: skip
 _FOR_CLIENTS = ('decode_responses', 'encoding', 'encoding_errors', 'legacy_responses', 'protocol')
 
 
@@ -239,10 +241,12 @@ class RedisConnectionManager(BaseConnectionManager[RedisEndpoint, RedisConnectio
     What a user changes in the session never reaches the next one. A connection notes each command that it sends, and
     counts replies, so that releasing costs nothing if only data were read and written, transactions that came to an end
     included. After ``SELECT``, ``AUTH``, ``CLIENT SETNAME``, a ``MULTI`` or ``WATCH`` left open, or a command that is
-    not known here, one round trip with ``RESET`` and all that the handshake had set brings the session back. (To do that
-    instead of the PING of each acquire would cost no more round trips, but would log in each time.) After what leads to
-    messages that nobody asked for (``SUBSCRIBE``, ``MONITOR``, ``CLIENT TRACKING`` ...) or a reply left unread the
-    connection is closed, and also if the server knows no ``RESET`` (before version 6.2).
+    not known here, one round trip with ``RESET`` and all that the handshake had set brings the session back. After what
+    leads to messages that nobody asked for (``SUBSCRIBE``, ``MONITOR``, ``CLIENT TRACKING`` ...) or a reply left unread
+    the connection is closed, and also if the server knows no ``RESET`` (before version 6.2).
+
+    (To reset at each acquire, instead of the PING, would cost no more round trips, but would log in each time, and
+    would leave in force, as long as a connection is idle, what its last user did to the session.)
 
     What is set on the connection object itself, such as its timeouts, stays.
     """
@@ -377,8 +381,8 @@ def execute(conn: RedisConnection, *command: Union[str, bytes, float, int]) -> A
 
     :param conn: the connection
     :param command: the name of the command and its arguments
-    :return: the reply as redis-py reads it: ``bytes`` (``str`` with ``decode_responses=True``), numbers, lists, ``None``,
-        with protocol 3 also ``bool`` and ``dict``
+    :return: the reply as redis-py reads it: ``bytes`` (``str`` with ``decode_responses=True``), numbers, lists,
+        ``None``, with protocol 3 also ``bool`` and ``dict``
     :raises redis.ResponseError: the server reported an error; the connection can be used further
     :raises redis.ConnectionError, redis.TimeoutError: the connection is lost
     """
@@ -424,7 +428,8 @@ def _reset(endpoint: RedisEndpoint, conn: RedisConnection) -> None:
     except (redis.RedisError, OSError) as exc:
         conn.disconnect()
         # no more of the error: servers quote what they do not understand, credentials included
-        logger.warning('a connection to %r was closed: its session could not be reset: %s', endpoint, type(exc).__name__)
+        kind = type(exc).__name__
+        logger.warning('a connection to %r was closed: its session could not be reset: %s', endpoint, kind)
     except BaseException:
         conn.disconnect()
         raise
@@ -432,7 +437,7 @@ def _reset(endpoint: RedisEndpoint, conn: RedisConnection) -> None:
 
 @contextlib.contextmanager
 def _cut_off(sock: socket.socket, seconds: Optional[float]) -> Iterator[None]:
-    """Shut a socket down if a block takes too long, however many reads and writes that have timeouts of their own it has."""
+    """Shut a socket down if a block takes too long, however many reads and writes with timeouts of their own it has."""
     if seconds is None:
         yield
         return
@@ -453,7 +458,7 @@ def _shut_down(sock: socket.socket) -> None:
 
 
 def _close_tls_sockets(exc: BaseException) -> None:
-    """Close the TLS sockets that were being made when something was raised, which redis-py does not always do itself."""
+    """Close the TLS sockets that were being made when something was raised, which redis-py does not always do."""
     for frame, _ in traceback.walk_tb(exc.__traceback__):
         for value in list(frame.f_locals.values()):
             if isinstance(value, ssl.SSLSocket):

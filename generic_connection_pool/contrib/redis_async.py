@@ -37,7 +37,7 @@ __all__ = (
 
 RedisEndpoint = str
 
-#: the parameters of each endpoint, by its name; a callable, also an asynchronous one, is asked again for each connection
+#: the parameters of each endpoint, by its name; a callable, also an asynchronous one, is asked for each connection
 RedisEndpoints = Mapping[
     RedisEndpoint, Union[RedisParameters, Callable[[], Union[RedisParameters, Awaitable[RedisParameters]]]]
 ]
@@ -131,7 +131,7 @@ class RedisConnection(redis.asyncio.connection.AbstractConnection):
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         """Send commands. Of any that this connection has not packed nobody knows what they do.
 
-        Not with redis-py's own method, which uses ``asyncio.wait_for()``: that swallows a cancellation before Python 3.12
+        Not with redis-py's own method, which uses ``asyncio.wait_for()``: before Python 3.12 that swallows a cancellation
         if the data have just been sent. There is no health to be checked, since the pool does that.
         """
         await self.connect()
@@ -181,7 +181,7 @@ class RedisConnection(redis.asyncio.connection.AbstractConnection):
         return reply
 
     def has_unread_data(self) -> bool:
-        """Tell whether something has arrived that nobody has read, or the end of the stream, or the stream is closed."""
+        """Tell whether something has arrived that nobody has read, be it the end, or the stream is closed."""
         writer, reader = self.writer, self._reader
         if writer is None or reader is None or writer.is_closing() or not nothing_unread(reader):
             return True
@@ -211,7 +211,7 @@ class RedisConnection(redis.asyncio.connection.AbstractConnection):
         return verdict and nothing_unread(reader)
 
     async def reset(self) -> bool:
-        """Make the session as new, in one round trip; tell whether that went well. If not, the caller has to abort."""
+        """Make the session as new, in one round trip; tell whether that went well. If not, the caller aborts."""
         if self.redis_connect_func is not None:
             # what somebody else's function has done to the session is not ours to do again
             return False
@@ -233,9 +233,9 @@ class RedisConnection(redis.asyncio.connection.AbstractConnection):
 
     @contextlib.contextmanager
     def _cut_off(self, seconds: Optional[float]) -> Iterator[Callable[[], bool]]:
-        """Close the connection if a block takes too long. A timer, not ``wait_for()``, which may swallow a cancellation.
+        """Close the connection if a block takes too long. The block is given what tells it whether that has happened.
 
-        The block is given what tells it whether that has happened.
+        A timer, not ``asyncio.wait_for()``, for the reason given at :meth:`send_packed_command`.
         """
         if seconds is None:
             yield lambda: False
@@ -260,7 +260,9 @@ class _UnixConnection(RedisConnection, redis.asyncio.UnixDomainSocketConnection)
     pass
 
 
-_CONNECTIONS: Dict[str, Callable[..., RedisConnection]] = {'tcp': _TcpConnection, 'tls': _TlsConnection, 'unix': _UnixConnection}
+_CONNECTIONS: Dict[str, Callable[..., RedisConnection]] = {
+    'tcp': _TcpConnection, 'tls': _TlsConnection, 'unix': _UnixConnection,
+}  # fmt: skip
 _FOR_CLIENTS = ('decode_responses', 'encoder_class', 'encoding', 'encoding_errors', 'legacy_responses', 'protocol')
 
 
@@ -270,19 +272,21 @@ class RedisConnectionManager(BaseConnectionManager[RedisEndpoint, RedisConnectio
     What a user changes in the session never reaches the next one. A connection notes each command that it sends, and
     counts replies, so that releasing costs nothing if only data were read and written, transactions that came to an end
     included. After ``SELECT``, ``AUTH``, ``CLIENT SETNAME``, a ``MULTI`` or ``WATCH`` left open, or a command that is
-    not known here, one round trip with ``RESET`` and all that the handshake had set brings the session back. (To do that
-    instead of the PING of each acquire would cost no more round trips, but would log in each time.) After what leads to
-    messages that nobody asked for (``SUBSCRIBE``, ``MONITOR``, ``CLIENT TRACKING`` ...) or a reply left unread the
-    connection is closed, and also if the server knows no ``RESET`` (before version 6.2).
+    not known here, one round trip with ``RESET`` and all that the handshake had set brings the session back. After what
+    leads to messages that nobody asked for (``SUBSCRIBE``, ``MONITOR``, ``CLIENT TRACKING`` ...) or a reply left unread
+    the connection is closed, and also if the server knows no ``RESET`` (before version 6.2).
+
+    (To reset at each acquire, instead of the PING, would cost no more round trips, but would log in each time, and
+    would leave in force, as long as a connection is idle, what its last user did to the session.)
 
     What is set on the connection object itself, such as its timeouts, stays.
     """
 
     def __init__(self, endpoints: RedisEndpoints):
         """:param endpoints: for each endpoint, by its name, the connect keywords (``host``, ``port``, ``db``,
-            ``username``, ``password``, ``ssl=True`` for TLS, ``unix_socket_path`` ... as of ``redis.asyncio.Redis``), a
-            URL (``redis://``, ``rediss://``, ``unix://``), or a callable, also an asynchronous one, that returns either.
-            That is called for each new connection, so that credentials may change. The server's certificate and host
+            ``username``, ``password``, ``ssl=True`` for TLS, ``unix_socket_path`` ... as of ``redis.asyncio.Redis``),
+            a URL (``redis://``, ``rediss://``, ``unix://``), or a callable, also an asynchronous one, that returns
+            either. That is called for each new connection, so that credentials may change. The server's certificate and host
             name are verified unless the keywords say otherwise
         :raises TypeError: something is of the wrong type
         :raises ValueError: a URL cannot be parsed, or a keyword is not for pooled connections, such as ``retry``
@@ -296,8 +300,8 @@ class RedisConnectionManager(BaseConnectionManager[RedisEndpoint, RedisConnectio
         :return: the connection
         :raises KeyError: there are no parameters for that name
         :raises TypeError, ValueError: the parameters are wrong
-        :raises ConnectTimeoutError: it took longer than the timeouts among the parameters; it is a ``TimeoutError`` and a
-            ``redis.TimeoutError``
+        :raises ConnectTimeoutError: it took longer than the timeouts among the parameters; it is a ``TimeoutError`` and
+            a ``redis.TimeoutError``
         :raises redis.AuthenticationError: the server does not accept the credentials
         :raises redis.ResponseError: the server refuses something else
         :raises redis.ConnectionError: the server cannot be reached, or its certificate is not to be trusted
@@ -320,7 +324,7 @@ class RedisConnectionManager(BaseConnectionManager[RedisEndpoint, RedisConnectio
         raise failure
 
     async def dispose(self, endpoint: RedisEndpoint, conn: RedisConnection) -> None:
-        """Close a connection, within one second. Whoever still waits for a reply on it gets a ``redis.ConnectionError``.
+        """Close a connection, within one second. Whoever waits for a reply on it gets a ``redis.ConnectionError``.
 
         :param endpoint: the name of the endpoint
         :param conn: the connection, whatever its state
@@ -337,8 +341,8 @@ class RedisConnectionManager(BaseConnectionManager[RedisEndpoint, RedisConnectio
         """Tell whether a session can go on: nothing is left to be read, and a PING is answered.
 
         What is left to be read (a message, the end of the stream) is found without a round trip. The PING bears a
-        number, and its answer has to come next and be the last: no other reply is taken for it. The answer is waited for
-        no longer than the connection's own ``socket_timeout``, or five seconds if it has none.
+        number, and its answer has to come next and be the last: no other reply is taken for it. It is waited for no
+        longer than the connection's own ``socket_timeout``, or five seconds if it has none.
 
         :param endpoint: the name of the endpoint
         :param conn: the connection; one that its user has closed is not alive
@@ -398,8 +402,8 @@ async def execute(conn: RedisConnection, *command: Union[str, bytes, float, int]
 
     :param conn: the connection
     :param command: the name of the command and its arguments
-    :return: the reply as redis-py reads it: ``bytes`` (``str`` with ``decode_responses=True``), numbers, lists, ``None``,
-        with protocol 3 also ``bool`` and ``dict``
+    :return: the reply as redis-py reads it: ``bytes`` (``str`` with ``decode_responses=True``), numbers, lists,
+        ``None``, with protocol 3 also ``bool`` and ``dict``
     :raises redis.ResponseError: the server reported an error; the connection can be used further
     :raises redis.ConnectionError, redis.TimeoutError: the connection is lost
     """
@@ -445,7 +449,8 @@ async def _reset(endpoint: RedisEndpoint, conn: RedisConnection) -> None:
     except _ERRORS as exc:
         conn.abort()
         # no more of the error: servers quote what they do not understand, credentials included
-        logger.warning('a connection to %r was closed: its session could not be reset: %s', endpoint, type(exc).__name__)
+        kind = type(exc).__name__
+        logger.warning('a connection to %r was closed: its session could not be reset: %s', endpoint, kind)
     except BaseException:
         conn.abort()
         raise

@@ -161,8 +161,8 @@ async def test_what_a_user_has_changed_in_the_session_is_reset(
 ) -> None:
     async def look(conn: RedisConnection) -> Any:
         described = await execute(conn, 'CLIENT', 'INFO')
-        pairs = (pair.split('=', 1) for pair in (described if isinstance(described, str) else described.decode()).split())
-        told = dict(pairs)
+        text = described if isinstance(described, str) else described.decode()
+        told = dict(pair.split('=', 1) for pair in text.split())
         return {name: told.get(name) for name in ('id', 'name', 'db', 'user', 'flags', 'resp', 'lib-name')}
 
     async with pool.connection(endpoint) as conn:

@@ -184,8 +184,8 @@ def test_what_a_user_has_changed_in_the_session_is_reset(
 ) -> None:
     def look(conn: RedisConnection) -> Any:
         described = execute(conn, 'CLIENT', 'INFO')
-        pairs = (pair.split('=', 1) for pair in (described if isinstance(described, str) else described.decode()).split())
-        told = dict(pairs)
+        text = described if isinstance(described, str) else described.decode()
+        told = dict(pair.split('=', 1) for pair in text.split())
         return {name: told.get(name) for name in ('id', 'name', 'db', 'user', 'flags', 'resp', 'lib-name')}
 
     with pool.connection(endpoint) as conn:
@@ -398,7 +398,9 @@ def test_a_refused_connection_leaves_its_slot_free() -> None:
         assert pool.get_size() == 0
 
 
-def test_threads_that_share_a_pool_do_not_share_connections(manager: RedisConnectionManager, server: RedisServer) -> None:
+def test_threads_that_share_a_pool_do_not_share_connections(
+    manager: RedisConnectionManager, server: RedisServer
+) -> None:
     with opened(manager, max_size=5) as pool:
 
         def ask(question: str) -> Any:
