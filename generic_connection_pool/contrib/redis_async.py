@@ -131,8 +131,8 @@ class RedisConnection(redis.asyncio.connection.AbstractConnection):
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         """Send commands. Of any that this connection has not packed nobody knows what they do.
 
-        Not with redis-py's own method, which uses ``asyncio.wait_for()``: before Python 3.12 that swallows a cancellation
-        if the data have just been sent. There is no health to be checked, since the pool does that.
+        Not with redis-py's own method, which uses ``asyncio.wait_for()``: before Python 3.12 that swallows a
+        cancellation if the data have just been sent. There is no health to be checked, since the pool does that.
         """
         await self.connect()
         if isinstance(command, Packed):
@@ -286,8 +286,8 @@ class RedisConnectionManager(BaseConnectionManager[RedisEndpoint, RedisConnectio
         """:param endpoints: for each endpoint, by its name, the connect keywords (``host``, ``port``, ``db``,
             ``username``, ``password``, ``ssl=True`` for TLS, ``unix_socket_path`` ... as of ``redis.asyncio.Redis``),
             a URL (``redis://``, ``rediss://``, ``unix://``), or a callable, also an asynchronous one, that returns
-            either. That is called for each new connection, so that credentials may change. The server's certificate and host
-            name are verified unless the keywords say otherwise
+            either. That is called for each new connection, so that credentials may change. The server's certificate and
+            host name are verified unless the keywords say otherwise
         :raises TypeError: something is of the wrong type
         :raises ValueError: a URL cannot be parsed, or a keyword is not for pooled connections, such as ``retry``
         """
