@@ -16,7 +16,9 @@ def count(pool: ConnectionPool[str, RedisConnection], word: str) -> str:
         number = execute(conn, 'CLIENT', 'ID')
         # ... or all that redis-py has to offer, over this one connection
         with client(conn).pipeline() as pipeline:
-            seen, _ = pipeline.hincrby('words', word, 1).sadd('letters', *word).execute()
+            pipeline.hincrby('words', word, 1)
+            pipeline.sadd('letters', *word)
+            seen, _ = pipeline.execute()
         # whatever is done to the session does not reach the next user: it is reset when the connection comes back
         execute(conn, 'SELECT', 7)
     return f'{word!r} was seen {seen} times (connection {number})'

@@ -22,7 +22,7 @@ def redis_server() -> Iterator[str]:
     with socket.create_server(('127.0.0.1', 0)) as free:
         port: int = free.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix='gcp-example-') as directory:
-        options = ('--port', str(port), '--bind', '127.0.0.1', '--save', '', '--dir', directory, '--loglevel', 'warning')
+        options = ('--port', str(port), '--bind', '127.0.0.1', '--save', '', '--dir', directory)
         server = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
         try:
             _wait_for(port, server)
