@@ -241,6 +241,22 @@ async def test_a_connection_over_tls_is_disposed_of_in_time(tls_server: RedisSer
         assert time.monotonic() - started < 3
 
 
+async def test_a_cancelled_command_over_tls_frees_its_descriptor_at_once_though_the_server_is_stuck(
+    tls_server: RedisServer,
+) -> None:
+    before = open_descriptors()
+    conn = await created(tls_server.tls_parameters())
+    with tls_server.stopped():
+        asking = asyncio.ensure_future(execute(conn, 'GET', 'a'))
+        await asyncio.wait([asking], timeout=0.05)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        started = time.monotonic()
+        await eventually_async(lambda: open_descriptors() == before)
+        assert time.monotonic() - started < 3
+
+
 # checking
 
 
