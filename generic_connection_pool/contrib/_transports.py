@@ -97,16 +97,16 @@ def check_context(ssl_context: Optional[ssl.SSLContext]) -> None:
         raise TypeError(f'ssl_context must be an ssl.SSLContext or None, not {show(ssl_context)}')
 
 
-def check_io_timeout(io_timeout: Optional[float]) -> None:
+def check_io_timeout(io_timeout: Optional[float], name: str = 'io_timeout') -> None:
     """:raises TypeError: it is no number
     :raises ValueError: it is not a positive one
     """
     if io_timeout is None:
         return
     if isinstance(io_timeout, bool) or not isinstance(io_timeout, (int, float)):
-        raise TypeError(f'io_timeout must be a number of seconds or None, not {show(io_timeout)}')
+        raise TypeError(f'{name} must be a number of seconds or None, not {show(io_timeout)}')
     if not 0.0 < io_timeout < float('inf'):
-        raise ValueError(f'io_timeout must be more than 0 seconds and finite, or None, not {show(io_timeout)}')
+        raise ValueError(f'{name} must be more than 0 seconds and finite, or None, not {show(io_timeout)}')
 
 
 def check_server(host: object, port: object) -> None:

@@ -177,9 +177,11 @@ def test_a_server_that_speaks_no_tls_is_refused(manager: HttpConnectionManager) 
 
 def test_a_server_that_hangs_up_during_the_handshake_is_named(manager: HttpConnectionManager) -> None:
     with tcp_echo_server() as server:
-        hanging_up = threading.Thread(target=lambda: (
-            eventually(lambda: server.connected), server.close_connections()
-        ))
+        def hang_up() -> None:
+            eventually(lambda: server.connected)
+            server.close_connections()
+
+        hanging_up = threading.Thread(target=hang_up)
         hanging_up.start()
         # what is sent back of the client's greeting is no TLS; or the end is faster
         with pytest.raises(OSError, match=f'no TLS handshake with 127.0.0.1:{server.port}'):
@@ -252,6 +254,7 @@ def test_a_server_can_be_restarted(pool: HttpPool, scheme: str, certificates: Ce
     with http_server(context) as server:
         endpoint = server.endpoint
         conns = [pool.acquire(endpoint) for _ in range(3)]
+        socks = [conn.sock for conn in conns]
         for conn in conns:
             get(conn, '/echo/1')
             pool.release(conn, endpoint)
@@ -262,7 +265,7 @@ def test_a_server_can_be_restarted(pool: HttpPool, scheme: str, certificates: Ce
             with pool.connection(endpoint) as conn:
                 assert get(conn, '/echo/2') == b'/echo/2'
         assert server.accepted == 1
-        eventually(lambda: all(conn.transport.fileno() == -1 for conn in conns))
+        eventually(lambda: all(sock.fileno() == -1 for sock in socks))
 
 
 def test_checking_does_not_wait_and_leaves_the_timeout_alone(
