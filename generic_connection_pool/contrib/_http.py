@@ -1,7 +1,7 @@
 """Connections of ``http.client`` that know how far their conversation has got.
 
-``http.client`` itself takes a response that was closed half-way for one that was read, forgets what a server sent beyond
-the end of a response, and opens another connection when it has lost the first. None of that will do in a pool.
+``http.client`` itself takes a response that was closed half-way for one that was read, forgets what a server sent
+beyond the end of a response, and opens another connection when it has lost the first. None of that will do in a pool.
 """
 
 import http.client

@@ -1,7 +1,7 @@
 """Which conversations leave an HTTP connection fit for the next user, against a real server.
 
-Each test has one user converse and leave, and looks at what the next one gets: the right answer in any case, and over the
-same connection only if the first conversation was over.
+Each test has one user converse and leave, and looks at what the next one gets: the right answer in any case, and over
+the same connection only if the first conversation was over.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""A real HTTP server for tests, over TLS if it is given a context, which also sends answers that no good server would."""
+"""A real HTTP server for tests, over TLS if it is given a context, which also sends what no good server would."""
 
 import contextlib
 import http.server
