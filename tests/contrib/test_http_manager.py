@@ -1,6 +1,7 @@
 """The manager of HTTP connections, alone and in a pool, against a real server."""
 
 import http.client
+import socket
 import ssl
 import threading
 import time
@@ -143,6 +144,11 @@ def test_the_host_header_names_no_port_if_it_is_the_one_of_the_scheme(scheme: st
         conn = HttpsConnection('example.org', 443)
     conn.putrequest('GET', '/')
     assert b'Host: example.org' in conn._buffer  # type: ignore[attr-defined]
+
+
+def test_sockets_send_small_requests_at_once(pool: HttpPool, server: HttpServer) -> None:
+    with pool.connection(server.endpoint) as conn:
+        assert conn.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_io_timeout_bounds_a_users_waiting(certificates: Certificates, server: HttpServer) -> None:
