@@ -9,7 +9,7 @@ import ssl
 import threading
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple, Union
 
-from .._fork import release_descriptor
+from .._fork import release_descriptor, unfinished
 from .._messages import show
 from ..threading.manager import BaseConnectionManager
 from ._sockets import Deadline
@@ -144,11 +144,13 @@ class SmtpConnectionManager(BaseConnectionManager[SmtpEndpoint, SmtpConnection])
             sock.close()
             raise
         try:
+            unfinished.add(conn.transport)
             with _naming(where), conn.bounded(deadline):
                 self._greet(conn, server, deadline)
                 if credentials is not None:
                     _log_in(conn, *credentials)
             conn.begin(self._io_timeout)
+            unfinished.discard(conn.transport)
         except BaseException:
             conn.discard()
             raise
@@ -173,6 +175,7 @@ class SmtpConnectionManager(BaseConnectionManager[SmtpEndpoint, SmtpConnection])
         # the reader of what was not encrypted holds the old socket open
         conn.file.close()
         conn.adopt(self._transports.secure(conn.transport, server.host, server.port, deadline))
+        unfinished.add(conn.transport)
         conn.forget_greetings()
         conn.ehlo_or_helo_if_needed()
 

@@ -1,6 +1,7 @@
 """What the manager of SMTP sessions does to open one, against a real server and one that follows a script."""
 
 import base64
+import os
 import smtplib
 import ssl
 import threading
@@ -13,9 +14,11 @@ import pytest
 pytest.importorskip('aiosmtpd', exc_type=ImportError)
 
 from support.certificates import Certificates  # noqa: E402
+from support.forking import in_child, sockets_of  # noqa: E402
 from support.servers import eventually, open_descriptors, refusing_port, silent_server  # noqa: E402
 from support.servers_smtp import PASSWORD, USER, mail_server, scripted_server  # noqa: E402
 
+from generic_connection_pool._fork import unfinished  # noqa: E402
 from generic_connection_pool.contrib.smtp import SmtpConnection, SmtpConnectionManager, SmtpServer  # noqa: E402
 from generic_connection_pool.threading import ConnectionPool  # noqa: E402
 
@@ -370,3 +373,21 @@ def test_an_interrupted_log_in_closes_the_socket(pool_of: NewPool, monkeypatch: 
             pool.acquire('main')
         assert pool.get_size() == 0
         eventually(lambda: open_descriptors() <= before)
+
+
+def test_a_child_forked_while_a_server_is_being_greeted_does_not_hold_the_connection_open(pool_of: NewPool) -> None:
+    with silent_server() as (_, port):
+        pool = pool_of(port)
+
+        def connect() -> None:
+            with pytest.raises(TimeoutError):
+                pool.acquire('main', timeout=1)
+
+        before = sockets_of(os.getpid())
+        connecting = threading.Thread(target=connect)
+        connecting.start()
+        eventually(lambda: any(sock.fileno() >= 0 for sock in unfinished))
+        opened = sockets_of(os.getpid()) - before
+        assert len(opened) == 1
+        assert not opened & in_child(lambda: sockets_of(os.getpid()))
+        connecting.join()
