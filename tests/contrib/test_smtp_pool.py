@@ -380,6 +380,11 @@ def test_two_answers_to_one_command_never_reach_the_next_user(certificates: Cert
             with pool.connection('main') as conn:
                 assert conn.verify('x') == (252, b'one')
         assert server.accepted == 2
+        with pytest.raises(ValueError), pool.connection('main') as conn:
+            conn.verify('x')
+            raise ValueError
+        # nor is there a moment in which only the answer to RSET could tell
+        assert pool.get_size() == 0
         pool.close()
 
 
