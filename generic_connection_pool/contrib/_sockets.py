@@ -93,6 +93,19 @@ def close_socket(sock: socket.socket) -> None:
         sock.close()
 
 
+def shut_down(fd: int) -> None:
+    """Make whoever waits for a socket give up, without closing its descriptor under them.
+
+    :param fd: the file descriptor of an open socket
+    :raises OSError: it is none, or not connected
+    """
+    sock = socket.fromfd(fd, socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    finally:
+        sock.close()
+
+
 def connect_error(where: str, errors: Sequence[OSError]) -> OSError:
     """Return the error of a failed connect that says to where: of the same kind as the last of ``errors``."""
     last = errors[-1]

@@ -1,12 +1,11 @@
 """PostgreSQL with psycopg2, for threads: ``pool = ConnectionPool(DbConnectionManager({'main': {'dsn': ...}}))``."""
 
-import concurrent.futures
 import contextlib
+import functools
 import logging
 import math
-import socket
 import threading
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 import psycopg2
 import psycopg2.extensions as pg
@@ -14,7 +13,8 @@ import psycopg2.extensions as pg
 from .._fork import release_descriptor
 from ..threading.manager import BaseConnectionManager
 from ._postgres import DsnParameters, check_parameters, connect_parameters, malformed_dsn
-from ._sockets import is_quiet
+from ._sockets import is_quiet, shut_down
+from ._within import call_within
 
 __all__ = ('DbConnectionManager', 'DbEndpoint', 'DsnParameters')
 
@@ -70,7 +70,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, pg.connection]):
         if 'connect_timeout' not in parsed:
             # libpq is to give up as well, soon after us
             params = {**params, 'connect_timeout': max(2, math.ceil(timeout) + 1)}
-        return _connect_within(timeout, endpoint, params)
+        connect: Callable[[], pg.connection] = functools.partial(psycopg2.connect, **params)
+        return call_within(timeout, connect, pg.connection.close, f'connecting to endpoint {endpoint!r}')
 
     def dispose(self, endpoint: DbEndpoint, conn: pg.connection, timeout: Optional[float] = None) -> None:
         """Close a connection.
@@ -92,7 +93,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, pg.connection]):
         if used_elsewhere:
             # close() would wait for the answer to the query, and crash psycopg2 where it meets the end of another call
             with contextlib.suppress(psycopg2.Error, OSError):
-                _shut_down(conn.fileno())
+                shut_down(conn.fileno())
         else:
             conn.close()
 
@@ -211,15 +212,6 @@ def _roll_back(conn: pg.connection) -> None:
         raise
 
 
-def _shut_down(fd: int) -> None:
-    """Make whoever waits for a socket give up, without closing its descriptor under them."""
-    sock = socket.fromfd(fd, socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        sock.shutdown(socket.SHUT_RDWR)
-    finally:
-        sock.close()
-
-
 def _parse(params: Mapping[str, Any], endpoint: str) -> Mapping[str, Any]:
     """Return connect keywords along with those that their DSN contains."""
     try:
@@ -230,36 +222,3 @@ def _parse(params: Mapping[str, Any], endpoint: str) -> Mapping[str, Any]:
         # what follows a slash in a user name or password is taken for something else
         raise psycopg2.ProgrammingError(malformed_dsn(endpoint))
     return {**parsed, **params}
-
-
-def _connect_within(timeout: float, endpoint: str, params: Mapping[str, Any]) -> pg.connection:
-    """Connect in another thread, and return the connection or raise TimeoutError when the time is up."""
-    arrival: 'concurrent.futures.Future[pg.connection]' = concurrent.futures.Future()
-    if timeout > 0:
-        threading.Thread(target=_connect, args=(params, arrival), name='gcp-connect', daemon=True).start()
-    try:
-        return arrival.result(timeout)
-    except concurrent.futures.TimeoutError:
-        if not arrival.cancel():
-            # it came just now
-            return arrival.result()
-        raise TimeoutError(f'connecting to endpoint {endpoint!r} took longer than {timeout} seconds') from None
-    except BaseException:
-        # an interrupt, or the error of the connect itself
-        if not arrival.cancel() and arrival.exception() is None:
-            arrival.result().close()
-        raise
-
-
-def _connect(params: Mapping[str, Any], arrival: 'concurrent.futures.Future[pg.connection]') -> None:
-    """Connect and deliver the outcome, unless nobody is waiting for it any more."""
-    try:
-        conn = psycopg2.connect(**params)
-    except BaseException as exc:
-        with contextlib.suppress(concurrent.futures.InvalidStateError):
-            arrival.set_exception(exc)
-        return
-    try:
-        arrival.set_result(conn)
-    except concurrent.futures.InvalidStateError:
-        conn.close()

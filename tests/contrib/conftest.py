@@ -8,6 +8,7 @@ from typing import Iterator
 
 import pytest
 from support.certificates import Certificates
+from support.mariadb import MariadbServer, mariadb_server, missing_programs
 from support.servers import EchoServer, eventually, has_ipv6, open_descriptors, tcp_echo_server, unix_echo_server
 
 
@@ -71,4 +72,14 @@ def any_echo(request: pytest.FixtureRequest, short_directory: pathlib.Path) -> I
     else:
         making = tcp_echo_server(where, request.getfixturevalue('certificates').server() if encrypts else None)
     with making as server:
+        yield server
+
+
+@pytest.fixture(scope='session')
+def mariadb() -> Iterator[MariadbServer]:
+    """A server with no sessions of users. A test may restart it."""
+    pytest.importorskip('pymysql', exc_type=ImportError)
+    if missing_programs():
+        pytest.skip(f'no MariaDB server to be had: {", ".join(missing_programs())} not found')
+    with tempfile.TemporaryDirectory(prefix='gcp-mariadb-') as directory, mariadb_server(pathlib.Path(directory)) as server:
         yield server

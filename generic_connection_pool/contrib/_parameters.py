@@ -1,0 +1,153 @@
+"""Connect keywords: of which endpoint, as they are or to be asked for each time; and what errors tell of them."""
+
+import re
+from typing import Any, Callable, Iterable, Mapping, Sequence, Type, Union
+from urllib.parse import unquote
+
+__all__ = (
+    'ConnectArguments', 'Keywords', 'check_arguments', 'check_hook', 'current_keywords', 'find_endpoint', 'told_error',
+)  # fmt: skip
+
+Keywords = Mapping[str, Any]
+
+#: for each endpoint, by its name, the connect keywords, or what is called before each connect and returns them
+ConnectArguments = Mapping[str, Union[Keywords, Callable[[], Keywords]]]
+
+#: names of connect keywords whose values are secret
+_SECRET_NAME = re.compile(r'pass|pwd|secret|token|credential|key', re.IGNORECASE)
+
+#: ``scheme://user:password@the rest``
+_URL = re.compile(r'[\w+.-]+://[^\s:@/?#]*(?::(?P<password>[^\s:@/?#]*))?@(?P<rest>[^@]*)')
+#: ``name=value``, separated from the next one by a space, a semicolon or an ampersand
+_SETTING = re.compile(r'''\s*([\w ]+?)\s*=\s*('[^']*'|"[^"]*"|[^\s;&'"=]*)\s*(?:[\s;&]|$)''')
+
+
+def check_arguments(name: str, arguments: Any) -> ConnectArguments:
+    """Return connect arguments as they are. What is wrong with them is told without their values, which are secret.
+
+    :param name: how the caller knows them
+    :param arguments: what should be a mapping of mappings and callables
+    :raises TypeError: they are not
+    """
+    if not isinstance(arguments, Mapping):
+        kind = type(arguments).__name__
+        raise TypeError(f'{name} must be a mapping of connect keywords by endpoint, not a {kind}')
+    for endpoint, keywords in arguments.items():
+        if not isinstance(keywords, Mapping) and not callable(keywords):
+            kind = type(keywords).__name__
+            raise TypeError(f'{name}[{endpoint!r}] must be a mapping of connect keywords, or return one, not a {kind}')
+    checked: ConnectArguments = arguments
+    return checked
+
+
+def check_hook(name: str, hook: Any) -> None:
+    """Check what is to be ``None`` or something to be called.
+
+    :raises TypeError: it is neither
+    """
+    if hook is not None and not callable(hook):
+        raise TypeError(f'{name} must be None or a callable, not a {type(hook).__name__}')
+
+
+def find_endpoint(arguments: ConnectArguments, endpoint: str) -> Union[Keywords, Callable[[], Keywords]]:
+    """Return what is known of an endpoint.
+
+    :raises KeyError: nothing. Its message tells the names of the known endpoints, and nothing of their arguments,
+        which contain passwords
+    """
+    try:
+        return arguments[endpoint]
+    except KeyError:
+        known = ', '.join(repr(name) for name in arguments) or 'none'
+        raise KeyError(f'unknown endpoint {endpoint!r}; known are: {known}') from None
+
+
+def current_keywords(source: Union[Keywords, Callable[[], Keywords]], endpoint: str) -> Keywords:
+    """Return the connect keywords of an endpoint as they are now.
+
+    :param source: the keywords, or what returns them
+    :param endpoint: the name of the endpoint
+    :raises TypeError: what was called returned something else
+    """
+    if isinstance(source, Mapping):
+        return source
+    keywords: Any = source()
+    if not isinstance(keywords, Mapping):
+        kind = type(keywords).__name__
+        raise TypeError(f'the callable of endpoint {endpoint!r} must return a mapping of keywords, not a {kind}')
+    return keywords
+
+
+def told_error(exc: Exception, endpoint: str, keywords: Keywords, classes: Sequence[Type[Exception]]) -> Exception:
+    """Return what a failed connect is to raise: its own exception, with a message that also names the endpoint.
+
+    If the message quotes a secret, it is another exception that has none of the original one's contents.
+
+    :param exc: what the driver raised; its message is changed
+    :param endpoint: the name of the endpoint
+    :param keywords: the connect keywords
+    :param classes: the driver's classes of exceptions, the special ones before the general ones
+    """
+    where = f'endpoint {endpoint!r}: '
+    if quotes_secret(exc, keywords):
+        kind = next((kind for kind in classes if isinstance(exc, kind)), ConnectionError)
+        codes = ''.join(f' {arg}' for arg in exc.args if isinstance(arg, int))
+        return kind(f'{where}{type(exc).__name__}{codes}, whose message is not told, since it quotes a secret')
+    if isinstance(exc, OSError) and exc.errno is not None:
+        exc.strerror = where + str(exc.strerror)
+    else:
+        said = list(exc.args) or ['']
+        # MySQL's have a number first, others an SQLSTATE: the message is the last text
+        last = max((index for index, arg in enumerate(said) if isinstance(arg, str)), default=None)
+        if last is not None:
+            said[last] = where + said[last]
+            exc.args = tuple(said)
+    if where not in str(exc) and hasattr(exc, 'add_note'):
+        # its text is not made of its arguments
+        exc.add_note(f'when connecting to endpoint {endpoint!r}')
+    return exc
+
+
+def quotes_secret(exc: BaseException, keywords: Keywords) -> bool:
+    """Tell whether the message of an error contains, or may contain, a secret of the connect keywords."""
+    message = ' '.join([str(exc), *(str(arg) for arg in exc.args)])
+    return any(secret in message for secret in _secrets(keywords))
+
+
+def _secrets(keywords: Keywords) -> Iterable[str]:
+    for name, value in keywords.items():
+        if isinstance(value, (bytes, bytearray)):
+            value = bytes(value).decode('utf-8', 'replace')
+        if isinstance(value, (str, int)) and not isinstance(value, bool):
+            text = str(value)
+            if _SECRET_NAME.search(name):
+                yield from filter(None, {text})
+            elif '@' in text or '=' in text:
+                yield from _secrets_within(text)
+
+
+def _secrets_within(text: str) -> Iterable[str]:
+    """Find the secrets of a URL or a connection string. In one that is malformed anything may be one: each word is."""
+    url = _URL.fullmatch(text)
+    if url is not None:
+        password = url['password'] or ''
+        yield from filter(None, {password, unquote(password)})
+    if '://' in text:
+        settings = text.partition('?')[2]
+        malformed = '@' in text and url is None
+    else:
+        settings, malformed = text, False
+    end = 0
+    for setting in _SETTING.finditer(settings):
+        if setting.start() != end:
+            break
+        end = setting.end()
+        value = setting[2].strip('\'"')
+        if value and _SECRET_NAME.search(setting[1]):
+            yield from {value, unquote(value)}
+    if malformed or end != len(settings):
+        yield from _words(text)
+
+
+def _words(text: str) -> Iterable[str]:
+    return filter(None, re.split(r'\W+', text))
