@@ -6,7 +6,7 @@ import threading
 from typing import Any, Mapping, Optional, Tuple
 
 from .._fork import release_descriptor
-from ._mysql import has_unread_result
+from ._mysql import forget_unread_result, has_unread_result
 from ._sockets import is_quiet, is_writable, shut_down
 
 __all__ = ('Traits', 'traits_of')
@@ -142,6 +142,7 @@ class PyMySqlTraits(Traits):
         return not has_unread_result(conn) and super().is_at_rest(conn)
 
     def close(self, conn: Any) -> None:
+        forget_unread_result(conn)
         if conn.open:
             super().close(conn)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-__all__ = ('has_unread_result',)
+__all__ = ('forget_unread_result', 'has_unread_result')
 
 
 def has_unread_result(conn: Any) -> bool:
@@ -14,3 +14,14 @@ def has_unread_result(conn: Any) -> bool:
     """
     result = getattr(conn, '_result', None)
     return bool(getattr(result, 'unbuffered_active', False) or getattr(result, 'has_next', False))
+
+
+def forget_unread_result(conn: Any) -> None:
+    """Have nobody try to read the rest of a result when it is finalized, since its connection is being closed.
+
+    :param conn: the connection
+    """
+    result = getattr(conn, '_result', None)
+    if getattr(result, 'unbuffered_active', False):
+        setattr(result, 'unbuffered_active', False)
+        setattr(result, 'connection', None)

@@ -18,8 +18,9 @@ _SECRET_NAME = re.compile(r'pass|pwd|secret|token|credential|key', re.IGNORECASE
 
 #: ``scheme://user:password@the rest``
 _URL = re.compile(r'[\w+.-]+://[^\s:@/?#]*(?::(?P<password>[^\s:@/?#]*))?@(?P<rest>[^@]*)')
-#: ``name=value``, separated from the next one by a space, a semicolon or an ampersand
-_SETTING = re.compile(r'''\s*([\w ]+?)\s*=\s*('[^']*'|"[^"]*"|[^\s;&'"=]*)\s*(?:[\s;&]|$)''')
+#: ``name=value``, separated from the next one by a space or an ampersand; or by semicolons, and then both may have spaces
+_SETTING = re.compile(r'''\s*(\w+)\s*=\s*('[^']*'|"[^"]*"|[^\s&'"=]*)(?:[\s&]+|$)''')
+_SETTING_OF_ODBC = re.compile(r'''\s*(\w[\w ]*)=\s*('[^']*'|"[^"]*"|[^;'"=]*)\s*(?:;\s*|$)''')
 
 
 def check_arguments(name: str, arguments: Any) -> ConnectArguments:
@@ -138,11 +139,11 @@ def _secrets_within(text: str) -> Iterable[str]:
     else:
         settings, malformed = text, False
     end = 0
-    for setting in _SETTING.finditer(settings):
+    for setting in (_SETTING_OF_ODBC if ';' in settings else _SETTING).finditer(settings):
         if setting.start() != end:
             break
         end = setting.end()
-        value = setting[2].strip('\'"')
+        value = setting[2].strip('\'" ')
         if value and _SECRET_NAME.search(setting[1]):
             yield from {value, unquote(value)}
     if malformed or end != len(settings):
