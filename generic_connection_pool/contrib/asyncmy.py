@@ -264,7 +264,7 @@ async def _finish_within(timeout: float, steps: Coroutine[Any, Any, _Session], c
             raise TimeoutError
         return login.result()
     except BaseException:
-        login.add_done_callback(lambda _: _discard(login, conn))
+        login.add_done_callback(lambda outcome: _discard(outcome, conn))
         while not login.done():
             login.cancel()
             await asyncio.sleep(0)

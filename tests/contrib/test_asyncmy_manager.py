@@ -35,6 +35,11 @@ async def conn(manager: DbConnectionManager) -> AsyncIterator[Any]:
     await manager.dispose(ALPHA, conn)
 
 
+@pytest.fixture(autouse=True)
+def nothing_left_over(mariadb: MariadbServer) -> None:
+    mariadb.clear()
+
+
 @pytest.fixture
 def all_forgotten(manager: DbConnectionManager) -> Iterator[None]:
     """Sees to it that a manager remembers nothing of connections that are disposed of."""
@@ -277,7 +282,6 @@ async def test_what_a_user_has_changed_in_the_session_is_as_in_a_new_one(
         await fetch_none(conn, 'EXECUTE mine')
     # not locked any more
     mariadb.query("INSERT INTO notes VALUES ('free')")
-    mariadb.query('DELETE FROM notes')
 
 
 async def fetch_none(conn: Any, sql: str) -> None:
@@ -317,7 +321,6 @@ async def test_without_a_reset_the_transaction_autocommit_and_the_database_are_p
     await manager.on_release('main', conn)
     assert await fetch(conn, 'SELECT CONCAT(DATABASE(), @@autocommit, @@in_transaction)') == f'{ALPHA}OFF0'
     await manager.dispose('main', conn)
-    mariadb.query('DELETE FROM notes')
 
 
 @pytest.mark.parametrize('changes', [True, False])

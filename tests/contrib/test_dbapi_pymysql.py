@@ -48,8 +48,8 @@ def pool(manager: Manager) -> Iterator[Pool]:
 
 
 @pytest.fixture(autouse=True)
-def empty_tables(mariadb: MariadbServer) -> None:
-    mariadb.query('DELETE FROM notes')
+def nothing_left_over(mariadb: MariadbServer) -> None:
+    mariadb.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -177,6 +177,7 @@ def test_an_idle_connection_is_found_alive_time_and_again(manager: Manager, conn
 def test_a_ping_does_not_connect_again(manager: Manager, conn: Any, mariadb: MariadbServer) -> None:
     mariadb.kill(conn.thread_id())
     assert not manager.check_aliveness(ALPHA, conn, None)
+    manager.on_release(ALPHA, conn)
     assert mariadb.sessions() == 0
 
 
