@@ -452,9 +452,7 @@ async def test_disposing_gives_up_on_a_server_that_does_not_read(
         if cancels:
             asking.cancel()
             await asyncio.wait([asking])
-        started = time.monotonic()
-        await manager.dispose(ALPHA, conn)
-        assert time.monotonic() - started < 1
+        await asyncio.wait_for(manager.dispose(ALPHA, conn), 1)
         await asyncio.wait([asking])
         assert asking.cancelled() is cancels
         if not cancels:
