@@ -15,6 +15,7 @@ from support.mariadb import DATABASES, PASSWORD, USER, MariadbServer  # noqa: E4
 from support.servers import eventually_async, open_descriptors, refusing_port, silent_server  # noqa: E402
 
 from generic_connection_pool.asyncio import ConnectionPool  # noqa: E402
+from generic_connection_pool.contrib import asyncmy as asyncmy_manager  # noqa: E402
 from generic_connection_pool.contrib._sockets import is_quiet  # noqa: E402
 from generic_connection_pool.contrib.asyncmy import DbConnectionManager  # noqa: E402
 
@@ -173,6 +174,24 @@ async def test_a_connect_cancelled_at_any_step_leaves_nothing_behind(
     creating.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await manager.dispose(ALPHA, await creating)
+    await eventually_async(lambda: open_descriptors() == before)
+
+
+async def test_a_connect_that_is_cancelled_when_it_has_just_succeeded_is_closed(
+    manager: DbConnectionManager, all_forgotten: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_in = asyncmy_manager._log_in
+
+    async def log_in_and_cancel(*args: Any) -> Any:
+        session = await log_in(*args)
+        creating.cancel()
+        return session
+
+    monkeypatch.setattr(asyncmy_manager, '_log_in', log_in_and_cancel)
+    before = open_descriptors()
+    creating = asyncio.ensure_future(manager.create(ALPHA))
+    with pytest.raises(asyncio.CancelledError):
+        await creating
     await eventually_async(lambda: open_descriptors() == before)
 
 

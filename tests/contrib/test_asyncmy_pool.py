@@ -187,7 +187,8 @@ async def test_a_result_that_is_not_read_to_its_end_is_never_read_by_the_next_us
 
 async def test_a_second_result_that_is_not_read_is_never_read_by_the_next_user(pool: Pool) -> None:
     async with pool.connection(ALPHA) as conn:
-        await conn.query('SELECT 1; SELECT 2')
+        # the second one is yet to come
+        await conn.query('SELECT 1; SELECT SLEEP(0.2)')
     async with pool.connection(ALPHA) as again:
         assert again is not conn
         assert await fetch(again, 'SELECT 7') == 7

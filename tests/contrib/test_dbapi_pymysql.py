@@ -330,7 +330,8 @@ def test_a_second_result_that_is_not_read_is_never_read_by_the_next_user(mariadb
     arguments = {'main': mariadb.parameters(client_flag=CLIENT.MULTI_STATEMENTS)}
     pool: Pool = ConnectionPool(DbConnectionManager(pymysql, arguments))
     with pool.connection('main') as conn:
-        conn.query('SELECT 1; SELECT 2')
+        # the second one is yet to come
+        conn.query('SELECT 1; SELECT SLEEP(0.2)')
     with pool.connection('main') as again:
         assert again is not conn
         assert fetch(again, 'SELECT 7') == 7

@@ -87,11 +87,14 @@ class MariadbServer:
     def stuck(self) -> Iterator[None]:
         """Keep the server from doing anything. The system goes on to accept connections for it."""
         assert self._process is not None
-        os.kill(self._process.pid, signal.SIGSTOP)
+        pid = self._process.pid
+        os.kill(pid, signal.SIGSTOP)
         try:
+            # which takes its threads a moment
+            eventually(lambda: all(state == 'T' for state in _thread_states(pid)), 'the stop of all threads')
             yield
         finally:
-            os.kill(self._process.pid, signal.SIGCONT)
+            os.kill(pid, signal.SIGCONT)
 
     def kill(self, session: int) -> None:
         """End a session, and return when it has ended."""
@@ -143,6 +146,11 @@ def mariadb_server(directory: pathlib.Path) -> Iterator[MariadbServer]:
         yield server
     finally:
         server.stop(crash=True)
+
+
+def _thread_states(pid: int) -> List[str]:
+    tasks = pathlib.Path(f'/proc/{pid}/task')
+    return [(task / 'stat').read_text().rpartition(')')[2].split()[0] for task in tasks.iterdir()]
 
 
 def missing_programs() -> List[str]:
