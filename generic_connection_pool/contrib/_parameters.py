@@ -18,7 +18,7 @@ _SECRET_NAME = re.compile(r'pass|pwd|secret|token|credential|key', re.IGNORECASE
 
 #: ``scheme://user:password@the rest``
 _URL = re.compile(r'[\w+.-]+://[^\s:@/?#]*(?::(?P<password>[^\s:@/?#]*))?@(?P<rest>[^@]*)')
-#: ``name=value``, separated from the next one by a space or an ampersand; or by semicolons, and then both may have spaces
+#: ``name=value``, separated from the next one by a space or an ampersand; or by semicolons, and spaces are part of both
 _SETTING = re.compile(r'''\s*(\w+)\s*=\s*('[^']*'|"[^"]*"|[^\s&'"=]*)(?:[\s&]+|$)''')
 _SETTING_OF_ODBC = re.compile(r'''\s*(\w[\w ]*)=\s*('[^']*'|"[^"]*"|[^;'"=]*)\s*(?:;\s*|$)''')
 

@@ -81,5 +81,6 @@ def mariadb() -> Iterator[MariadbServer]:
     pytest.importorskip('pymysql', exc_type=ImportError)
     if missing_programs():
         pytest.skip(f'no MariaDB server to be had: {", ".join(missing_programs())} not found')
-    with tempfile.TemporaryDirectory(prefix='gcp-mariadb-') as directory, mariadb_server(pathlib.Path(directory)) as server:
-        yield server
+    with tempfile.TemporaryDirectory(prefix='gcp-mariadb-') as directory:
+        with mariadb_server(pathlib.Path(directory)) as server:
+            yield server

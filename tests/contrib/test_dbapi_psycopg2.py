@@ -50,7 +50,11 @@ def empty_table(postgres: PostgresServer) -> None:
 def brief_threads() -> Iterator[None]:
     """Waits for the threads that were left to themselves."""
     yield
-    eventually(lambda: not any(thread.name == 'gcp-connect' for thread in threading.enumerate()))
+    await_threads()
+
+
+def await_threads() -> None:
+    eventually(lambda: not any(thread.name == 'gcp-connect' for thread in threading.enumerate()), 'the end of threads')
 
 
 def fetch(conn: Any, sql: str, *args: Any) -> Any:
@@ -100,7 +104,8 @@ def test_a_server_that_never_answers_is_given_up_in_time_and_its_connection_clos
             pool.acquire('main', timeout=0.1)
         assert 0.09 < time.monotonic() - started < 1
         assert pool.get_size() == 0
-        eventually(lambda: open_descriptors() == before)
+        await_threads()
+        assert open_descriptors() == before
         pool.close()
 
 
@@ -127,7 +132,8 @@ def test_a_server_that_does_not_answer_a_ping_is_found_out_in_time_and_leaves_no
         assert not manager.check_aliveness(ALPHA, conn, 0.1)
         manager.dispose(ALPHA, conn, 0.1)
         assert 0.09 < time.monotonic() - started < 1
-        eventually(lambda: open_descriptors() == before)
+        await_threads()
+        assert open_descriptors() == before
     eventually(lambda: postgres.sessions() == 0)
 
 

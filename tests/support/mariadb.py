@@ -135,8 +135,8 @@ class MariadbServer:
 def mariadb_server(directory: pathlib.Path) -> Iterator[MariadbServer]:
     """Start a server whose data live in an empty directory."""
     subprocess.run(
-        [_program('mariadb-install-db'), '--no-defaults', *_as_user(), f'--datadir={directory / "data"}', '--skip-test-db',
-         '--auth-root-authentication-method=normal'],
+        [_program('mariadb-install-db'), '--no-defaults', *_as_user(), f'--datadir={directory / "data"}',
+         '--skip-test-db', '--auth-root-authentication-method=normal'],
         check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     server = MariadbServer(directory)
