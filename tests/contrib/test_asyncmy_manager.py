@@ -31,7 +31,7 @@ def manager(mariadb: MariadbServer) -> DbConnectionManager:
 
 @pytest.fixture
 async def conn(manager: DbConnectionManager) -> AsyncIterator[Any]:
-    conn = await manager.create(ALPHA)
+    conn: Any = await manager.create(ALPHA)
     yield conn
     await manager.dispose(ALPHA, conn)
 
@@ -250,7 +250,7 @@ async def test_an_unread_answer_makes_a_connection_unfit(
 async def test_a_server_that_does_not_answer_a_ping_is_found_out_in_time(mariadb: MariadbServer) -> None:
     manager = DbConnectionManager({ALPHA: mariadb.parameters()}, ping_timeout=0.1)
     before = open_descriptors()
-    conn = await manager.create(ALPHA)
+    conn: Any = await manager.create(ALPHA)
     with mariadb.stuck():
         started = time.monotonic()
         assert not await manager.check_aliveness(ALPHA, conn)
@@ -318,7 +318,7 @@ async def test_what_the_connect_keywords_ask_for_is_kept(mariadb: MariadbServer,
         " @@collation_connection, IFNULL(@mine, 'none'))"
     )
     manager = DbConnectionManager({'main': mariadb.parameters(**more)})
-    conn = await manager.create('main')
+    conn: Any = await manager.create('main')
     before = await fetch(conn, state), conn.get_autocommit()
     await conn.autocommit(not conn.get_autocommit())
     await fetch_none(conn, "SET SESSION sql_mode = '', time_zone = '+05:00', @mine = 5")
@@ -331,7 +331,7 @@ async def test_without_a_reset_the_transaction_autocommit_and_the_database_are_p
     mariadb: MariadbServer
 ) -> None:
     manager = DbConnectionManager({'main': mariadb.parameters()}, reset_session=False)
-    conn = await manager.create('main')
+    conn: Any = await manager.create('main')
     await fetch_none(conn, "INSERT INTO notes VALUES ('lost')")
     await conn.autocommit(True)
     await fetch_none(conn, f'USE {BETA}')
@@ -347,7 +347,7 @@ async def test_a_session_that_had_no_database_is_not_reused_if_it_has_one(
     mariadb: MariadbServer, changes: bool
 ) -> None:
     manager = DbConnectionManager({'main': mariadb.parameters(None)})
-    conn = await manager.create('main')
+    conn: Any = await manager.create('main')
     if changes:
         await conn.select_db(BETA)
     await manager.on_release('main', conn)
@@ -365,7 +365,7 @@ async def test_a_session_whose_driver_speaks_another_character_set_is_not_reused
 
 async def test_statements_that_were_prepared_before_a_reset_are_prepared_again(mariadb: MariadbServer) -> None:
     manager = DbConnectionManager({'main': mariadb.parameters(stmt_cache_size=10)})
-    conn = await manager.create('main')
+    conn: Any = await manager.create('main')
     for _ in range(2):
         assert await fetch(conn, 'SELECT %s + 1', 1) == 2
         assert conn._stmt_cache
@@ -379,7 +379,7 @@ async def test_a_reset_that_fails_closes_the_connection(
     async def fails(*args: Any) -> None:
         raise errors.OperationalError(1047, 'Unknown command')
 
-    manager._reset = fails  # type: ignore[method-assign]
+    manager._reset = fails  # type: ignore[method-assign,assignment]
     await manager.on_release(ALPHA, conn)
     assert not conn.connected
     assert "a connection to 'alpha' was closed" in caplog.text
@@ -389,7 +389,7 @@ async def test_a_reset_that_takes_too_long_closes_the_connection(
     mariadb: MariadbServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     manager = DbConnectionManager({'main': mariadb.parameters()}, reset_timeout=0.1)
-    conn = await manager.create('main')
+    conn: Any = await manager.create('main')
     with mariadb.stuck():
         started = time.monotonic()
         await manager.on_release('main', conn)
@@ -463,7 +463,7 @@ async def test_disposing_gives_up_on_a_server_that_does_not_read(
 ) -> None:
     monkeypatch.setattr('generic_connection_pool.contrib.asyncmy.CLOSING_GRACE', 0.05)
     before = open_descriptors()
-    conn = await manager.create(ALPHA)
+    conn: Any = await manager.create(ALPHA)
     with mariadb.stuck():
         # more than the system takes
         asking = asyncio.ensure_future(fetch(conn, 'SELECT %s', 'x' * 30_000_000))
@@ -483,7 +483,7 @@ async def test_a_cancelled_disposal_closes_the_connection(
     manager: DbConnectionManager, mariadb: MariadbServer
 ) -> None:
     before = open_descriptors()
-    conn = await manager.create(ALPHA)
+    conn: Any = await manager.create(ALPHA)
     disposing = asyncio.ensure_future(manager.dispose(ALPHA, conn))
     await asyncio.sleep(0)
     disposing.cancel()
