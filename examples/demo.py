@@ -1,6 +1,6 @@
-"""The demo: pooled HTTPS and PostgreSQL connections, opened once and reused. Run it with ``make demo``.
+"""The demo: pooled SQLite, HTTPS, PostgreSQL, Redis and SSH connections, opened once and reused: ``make demo``.
 
-Starts both servers on loopback. Then, with the compiled and the pure-Python core, with threads and with asyncio,
+Starts the servers on loopback. Then, with the compiled and the pure-Python core, with threads and with asyncio,
 many users ask many questions through a pool of few connections. Every answer is compared with its question.
 """
 
@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, NoReturn
 
 from demo_ledger import BATCH, BATCHES
-from servers import DATABASES, HttpsServer, PostgresServer, https_server, postgres_server
+from demo_servers import Site, all_sites
 from table import Column, show_header, show_row
 
 CORES = {'cython': '0', 'python': '1'}  # by the setting of GENERIC_CONNECTION_POOL_PURE
 USERS = {'threads': (8, 50), 'asyncio': (50, 8)}  # how many there are, and how many questions each of them asks
-LIMITS = {'HTTPS': (4, 4), 'PostgreSQL': (2, 2 * len(DATABASES))}  # connections of one endpoint, and of all
 
 #: seconds for one of the jobs, which should take one: more than that means that it hangs
 JOB_TIMEOUT = 60
@@ -82,64 +81,45 @@ def running_job(order: Dict[str, Any]) -> Iterator[Dict[str, Any]]:
             process.kill()
 
 
-class Servers:
-    """Both servers, and what they know about the connections of a job."""
-
-    def __init__(self, https: HttpsServer, postgres: PostgresServer):
-        self._https = https
-        self._postgres = postgres
-        host, port = https.endpoint
-        self.where = {
-            'host': host, 'port': port, 'authority': https.authority, 'dsn_params': postgres.dsn_params
-        }  # fmt: skip
-
-    def opened(self, protocol: str, report: Dict[str, Any]) -> int:
-        """How many connections have been opened: HTTPS ever, PostgreSQL during the job."""
-        # a query is answered with the id of the server process, of which each connection has its own
-        return self._https.accepted if protocol == 'HTTPS' else int(report['peers'])
-
-    def left_open(self, protocol: str) -> int:
-        """How many connections are open that should not be. Gives the server the time to notice that they are not."""
-        deadline = time.monotonic() + NOTICE_TIMEOUT
-        while True:
-            count = self._https.open if protocol == 'HTTPS' else self._postgres.open_connections()
-            if count == 0 or time.monotonic() > deadline:
-                return count
-            time.sleep(0.02)
-
-    def failures(self) -> List[str]:
-        return self._https.failures
+def left_open(site: Site) -> int:
+    """How many connections are open that should not be. Gives the server the time to notice that they are not."""
+    deadline = time.monotonic() + NOTICE_TIMEOUT
+    while True:
+        count = site.open()
+        if count == 0 or time.monotonic() > deadline:
+            return count
+        time.sleep(0.02)
 
 
-def run_job(servers: Servers, core: str, runtime: str, protocol: str) -> Dict[str, Any]:
+def run_job(site: Site, core: str, runtime: str, protocol: str) -> Dict[str, Any]:
     """Do one job, compare what the client and the server have seen, and return the cells of a row of the table."""
     users, questions = USERS[runtime]
-    max_size, total_max_size = LIMITS[protocol]
+    limit = site.total_max_size
     order = {
         'core': core, 'runtime': runtime, 'protocol': protocol, 'users': users, 'questions': questions,
-        'max_size': max_size, 'total_max_size': total_max_size, **servers.where,
+        'max_size': site.max_size, 'total_max_size': limit, 'where': site.where(runtime),
     }  # fmt: skip
-    before = servers.opened(protocol, {'peers': 0})
+    before = site.accepted()
     with running_job(order) as report:
         if 'error' in report:
             raise DemoFailed(report['error'])
-        left_open = max(report['left_open'], servers.left_open(protocol))
+        still_open = max(report['left_open'], left_open(site))
     answers, opened, most_open = report['answers'], report['opened'], report['most_open']
-    seen = servers.opened(protocol, report) - before
+    seen = site.opened(report, before)
     for holds, complaint in (
-        (not servers.failures(), f'the server complains: {servers.failures()}'),
+        (not site.failures(), f'the server complains: {site.failures()}'),
         (answers == users * questions, f'{answers} questions were answered, of {users * questions}'),
         (opened == seen, f'the client opened {opened} connections, but the server has seen {seen}'),
-        (most_open <= total_max_size, f'{most_open} connections were open at once, the limit is {total_max_size}'),
+        (most_open <= limit, f'{most_open} connections were open at once, the limit is {limit}'),
         (opened < answers, f'{answers} questions took {opened} connections: none was reused'),
-        (left_open == 0, f'{left_open} connections were left open'),
+        (still_open == 0, f'{still_open} connections were left open'),
     ):
         if not holds:
             raise DemoFailed(complaint)
     return {
         'core': core, 'runtime': runtime, 'protocol': protocol, 'requests': answers, 'opened': opened,
-        'reused': answers - opened, 'most open': most_open, 'limit': total_max_size,
-        'µs/acquire': f'{report["microseconds"]:.1f}', 'left open': left_open,
+        'reused': answers - opened, 'most open': most_open, 'limit': limit,
+        'µs/acquire': f'{report["microseconds"]:.1f}', 'left open': still_open,
     }  # fmt: skip
 
 
@@ -147,17 +127,19 @@ def run_demo() -> None:
     began = time.monotonic()
     cores = available_cores()
     requests = opened = 0
-    with https_server() as https, postgres_server() as postgres:
-        servers = Servers(https, postgres)
-        print(f'Python      {platform.python_version()}')
-        print(f'HTTPS       on {":".join(map(str, https.endpoint))}, certificate verified')
-        print(f'PostgreSQL  with the databases {", ".join(DATABASES)}, one endpoint each\n')
+    with all_sites() as sites:
+        print(f'{"Python":12}{platform.python_version()}')
+        for protocol, site in sites.items():
+            print(f'{protocol:12}{site.what}')
+        print()
         show_header(COLUMNS)
         for core in cores:
             for runtime in USERS:
-                for protocol in LIMITS:
+                for protocol, site in sites.items():
+                    if runtime not in site.runtimes:
+                        continue
                     try:
-                        row = run_job(servers, core, runtime, protocol)
+                        row = run_job(site, core, runtime, protocol)
                     except DemoFailed as exc:
                         raise DemoFailed(f'{core} core, {runtime}, {protocol}: {exc}') from None
                     show_row(COLUMNS, [row[column.title] for column in COLUMNS])
@@ -166,7 +148,8 @@ def run_demo() -> None:
     (threads, _), (tasks, _) = USERS.values()
     print(
         f'\nEach pool was shared by {threads} threads or {tasks} tasks. µs/acquire: acquiring and releasing an idle'
-        f'\nconnection, including the check that it is alive (the best of {BATCHES} times {BATCH}).'
+        f'\nconnection, including the check that it is alive (the best of {BATCHES} times {BATCH}): for Redis that is a'
+        f'\nround trip, for the others a look at the socket or less.'
         f'\n\n{requests} answers, each the right one to its question, came over {opened} connections, '
         f'none of which was left open ({time.monotonic() - began:.1f} s).'
     )

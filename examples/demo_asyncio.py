@@ -1,124 +1,108 @@
-"""The demo's jobs with asyncio. Each returns the time (in µs) of an acquire and release of an idle connection."""
+"""The demo's jobs with asyncio: for each protocol a ready-made manager, and how to ask a question over a connection."""
 
 import asyncio
 import ssl
 import time
-from typing import Awaitable, Callable, Tuple
+from typing import Any, Awaitable, Callable, Dict, Hashable, Tuple
 
+import asyncssh
 from demo_ledger import BATCH, BATCHES, Ledger, Order
-from servers import DATABASES
 
-from generic_connection_pool.asyncio import BaseConnectionManager, ConnectionPool, ConnectionT, EndpointT
-from generic_connection_pool.contrib.asyncpg import DbConnection, DbConnectionManager
+from generic_connection_pool.asyncio import BaseConnectionManager, ConnectionPool
+from generic_connection_pool.contrib import asyncpg
+from generic_connection_pool.contrib.asyncssh import SshConnectionManager
+from generic_connection_pool.contrib.redis_async import RedisConnection, RedisConnectionManager, execute
 from generic_connection_pool.contrib.socket_async import Stream, TcpStreamConnectionManager
 
-HttpsEndpoint = Tuple[str, int]
+#: what the answer has to be, what it is, and which connection the server says it came through, if it says so
+Answer = Tuple[Hashable, Hashable, Hashable]
 
 
-class HttpsManager(TcpStreamConnectionManager):
-    """The ready-made manager, keeping a ledger."""
-
-    def __init__(self, order: Order, ledger: Ledger):
-        super().__init__(ssl=ssl.create_default_context(cadata=order.authority))
-        self._ledger = ledger
-
-    async def create(self, endpoint: HttpsEndpoint) -> Stream:
-        with self._ledger.opening():
-            return await super().create(endpoint)
-
-    async def dispose(self, endpoint: HttpsEndpoint, conn: Stream) -> None:
-        await super().dispose(endpoint, conn)
-        self._ledger.closed()
-
-
-class PostgresManager(DbConnectionManager):
-    """The ready-made manager, keeping a ledger."""
-
-    def __init__(self, order: Order, ledger: Ledger):
-        super().__init__(order.dsn_params)
-        self._ledger = ledger
-
-    async def create(self, endpoint: str) -> DbConnection:
-        with self._ledger.opening():
-            return await super().create(endpoint)
-
-    async def dispose(self, endpoint: str, conn: DbConnection) -> None:
-        await super().dispose(endpoint, conn)
-        self._ledger.closed()
-
-
-def ask_https(order: Order, ledger: Ledger) -> float:
-    """Fetch pages through a pool of TLS connections."""
-    return asyncio.run(_ask_https(order, ledger))
-
-
-def ask_postgres(order: Order, ledger: Ledger) -> float:
-    """Query three databases through one pool."""
-    return asyncio.run(_ask_postgres(order, ledger))
-
-
-async def _ask_https(order: Order, ledger: Ledger) -> float:
-    endpoint = order.host, order.port
-    pool = _pool(HttpsManager(order, ledger), order)
-
-    async def ask(question: str, number: int) -> None:
-        async with pool.connection(endpoint, timeout=10) as stream:
-            status, body = await _fetch(stream, order.host, f'/{question}')
-        ledger.check(question, ('200', f'you asked for /{question}\n'), (status, body))
-
-    try:
-        await _ask_all(order, ask)
-        return await _time_acquire(pool, endpoint)
-    finally:
-        await pool.close(timeout=5)
-
-
-async def _ask_postgres(order: Order, ledger: Ledger) -> float:
-    pool = _pool(PostgresManager(order, ledger), order)
-
-    async def ask(question: str, number: int) -> None:
-        database = DATABASES[number % len(DATABASES)]
-        async with pool.connection(database, timeout=10) as conn:
-            (answer, answered_by, process, _), = await conn.fetch(
-                'SELECT $1::text, current_database(), pg_backend_pid(), pg_sleep(0.001)', question
-            )
-        ledger.check(question, (question, database), (answer, answered_by), process)
-
-    try:
-        await _ask_all(order, ask)
-        return await _time_acquire(pool, DATABASES[0])
-    finally:
-        await pool.close(timeout=5)
-
-
-def _pool(
-    manager: BaseConnectionManager[EndpointT, ConnectionT], order: Order
-) -> 'ConnectionPool[EndpointT, ConnectionT]':
-    return ConnectionPool(manager, max_size=order.max_size, total_max_size=order.total_max_size)
-
-
-async def _fetch(stream: Stream, host: str, path: str) -> Tuple[str, str]:
+async def ask_https(stream: Stream, endpoint: Tuple[str, int], question: str) -> Answer:
     reader, writer = stream
     # ends with one empty line too many, which a server is to ignore
-    writer.write(f'GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n\r\n'.encode())
+    writer.write(f'GET /{question} HTTP/1.1\r\nHost: {endpoint[0]}\r\n\r\n\r\n'.encode())
     await writer.drain()
     status_line, *lines = (await reader.readuntil(b'\r\n\r\n')).decode().splitlines()[:-1]
     headers = dict(line.lower().split(': ', 1) for line in lines)
     body = await reader.readexactly(int(headers['content-length']))
-    return status_line.split()[1], body.decode()
+    return ('200', f'you asked for /{question}\n'), (status_line.split()[1], body.decode()), None
 
 
-async def _ask_all(order: Order, ask: Callable[[str, int], Awaitable[None]]) -> None:
-    """Have every user ask all his questions, all users at the same time."""
+async def ask_postgres(conn: asyncpg.DbConnection, endpoint: str, question: str) -> Answer:
+    (answer, answered_by, process, _), = await conn.fetch(
+        'SELECT $1::text, current_database(), pg_backend_pid(), pg_sleep(0.001)', question
+    )
+    return (question, endpoint), (answer, answered_by), process
+
+
+async def ask_redis(conn: RedisConnection, endpoint: str, question: str) -> Answer:
+    await execute(conn, 'SET', question, question[::-1])
+    return question[::-1].encode(), await execute(conn, 'GET', question), await execute(conn, 'CLIENT', 'ID')
+
+
+async def ask_ssh(conn: asyncssh.SSHClientConnection, endpoint: str, question: str) -> Answer:
+    completed = await conn.run(question)
+    return f'{endpoint} has run {question!r}\n', str(completed.stdout), None
+
+
+#: for each protocol what makes the manager, and what asks
+Trade = Tuple[Callable[[Dict[str, Any]], BaseConnectionManager[Any, Any]], Callable[[Any, Any, str], Awaitable[Answer]]]
+
+TRADES: Dict[str, Trade] = {
+    'HTTPS': (
+        lambda where: TcpStreamConnectionManager(ssl=ssl.create_default_context(cadata=where['authority'])), ask_https
+    ),
+    'PostgreSQL': (lambda where: asyncpg.DbConnectionManager(where['dsn_params']), ask_postgres),
+    'Redis': (lambda where: RedisConnectionManager(where['servers']), ask_redis),
+    'SSH': (lambda where: SshConnectionManager(where['users'], known_hosts=where['known_hosts']), ask_ssh),
+}  # fmt: skip
+
+
+def run(order: Order, ledger: Ledger) -> float:
+    """Do a job. Returns the time (in µs) of an acquire and release of an idle connection."""
+    return asyncio.run(_run(order, ledger))
+
+
+async def _run(order: Order, ledger: Ledger) -> float:
+    make_manager, ask = TRADES[order.protocol]
+    manager = keep_ledger(make_manager(order.where), ledger)
+    pool = ConnectionPool(manager, max_size=order.max_size, total_max_size=order.total_max_size)
+    endpoints = [_hashable(endpoint) for endpoint in order.where['endpoints']]
 
     async def use(user: int) -> None:
         for number in range(order.questions):
-            await ask(f'user-{user}-question-{number}', user + number)
+            question = f'{order.core}-{order.runtime}-user-{user}-question-{number}'
+            endpoint = endpoints[(user + number) % len(endpoints)]
+            async with pool.connection(endpoint, timeout=10) as conn:
+                expected, answer, peer = await ask(conn, endpoint, question)
+            ledger.check(question, expected, answer, peer)
 
-    await asyncio.gather(*(use(user) for user in range(order.users)))
+    try:
+        await asyncio.gather(*(use(user) for user in range(order.users)))
+        return await _time_acquire(pool, endpoints[0])
+    finally:
+        await pool.close(timeout=5)
 
 
-async def _time_acquire(pool: 'ConnectionPool[EndpointT, ConnectionT]', endpoint: EndpointT) -> float:
+def keep_ledger(manager: BaseConnectionManager[Any, Any], ledger: Ledger) -> BaseConnectionManager[Any, Any]:
+    """Have a manager tell what it opens and closes."""
+    create, dispose = manager.create, manager.dispose
+
+    async def create_noted(endpoint: Any) -> Any:
+        with ledger.opening():
+            return await create(endpoint)
+
+    async def dispose_noted(endpoint: Any, conn: Any) -> None:
+        await dispose(endpoint, conn)
+        ledger.closed()
+
+    setattr(manager, 'create', create_noted)
+    setattr(manager, 'dispose', dispose_noted)
+    return manager
+
+
+async def _time_acquire(pool: 'ConnectionPool[Any, Any]', endpoint: Any) -> float:
     times = []
     for _ in range(BATCHES):
         began = time.perf_counter()

@@ -14,12 +14,7 @@ from demo_ledger import Ledger, Order
 
 import generic_connection_pool
 
-JOBS = {
-    ('threads', 'HTTPS'): demo_threads.ask_https,
-    ('threads', 'PostgreSQL'): demo_threads.ask_postgres,
-    ('asyncio', 'HTTPS'): demo_asyncio.ask_https,
-    ('asyncio', 'PostgreSQL'): demo_asyncio.ask_postgres,
-}
+JOBS = {'threads': demo_threads.run, 'asyncio': demo_asyncio.run}
 
 
 def report(order: Order) -> Dict[str, Any]:
@@ -27,7 +22,7 @@ def report(order: Order) -> Dict[str, Any]:
         return {'error': f'the core in use is {generic_connection_pool.core_implementation!r}'}
     ledger = Ledger()
     try:
-        microseconds = JOBS[order.runtime, order.protocol](order, ledger)
+        microseconds = JOBS[order.runtime](order, ledger)
     except Exception as exc:
         return {'error': f'{type(exc).__name__}: {exc}'}
     return {**ledger.totals(), 'microseconds': microseconds}

@@ -18,12 +18,8 @@ class Order(NamedTuple):
     #: how many connections of one endpoint there may be, and how many of all
     max_size: int
     total_max_size: int
-    #: for HTTPS: the endpoint, and the authority that vouches for it
-    host: str
-    port: int
-    authority: str
-    #: for PostgreSQL: the endpoints
-    dsn_params: Dict[str, Dict[str, Any]]
+    #: where the server is, and what it takes to get in
+    where: Dict[str, Any]
 
 
 class WrongAnswer(Exception):

@@ -1,116 +1,113 @@
-"""The demo's jobs with threads. Each returns the time (in µs) of an acquire and release of an idle connection."""
+"""The demo's jobs with threads: for each protocol a ready-made manager, and how to ask a question over a connection."""
 
 import concurrent.futures
-import http.client
+import sqlite3
 import ssl
 import time
-from typing import Callable, Optional, Tuple
+from typing import Any, Callable, Dict, Hashable, Optional, Tuple
 
+import paramiko
 import psycopg2.extensions
 from demo_ledger import BATCH, BATCHES, Ledger, Order
-from servers import DATABASES
 
-from generic_connection_pool.contrib.psycopg2 import DbConnectionManager
-from generic_connection_pool.contrib.socket import SslEndpoint, SslSocketConnectionManager
-from generic_connection_pool.threading import BaseConnectionManager, ConnectionPool, ConnectionT, EndpointT
+from generic_connection_pool.contrib import dbapi, psycopg2 as psycopg2_contrib
+from generic_connection_pool.contrib.http import HttpConnection, HttpConnectionManager
+from generic_connection_pool.contrib.paramiko import SshConnectionManager
+from generic_connection_pool.contrib.redis import RedisConnection, RedisConnectionManager, execute
+from generic_connection_pool.threading import BaseConnectionManager, ConnectionPool
 
-
-class HttpsManager(SslSocketConnectionManager):
-    """The ready-made manager, keeping a ledger."""
-
-    def __init__(self, order: Order, ledger: Ledger):
-        super().__init__(ssl.create_default_context(cadata=order.authority))
-        self._ledger = ledger
-
-    def create(self, endpoint: SslEndpoint, timeout: Optional[float] = None) -> ssl.SSLSocket:
-        with self._ledger.opening():
-            return super().create(endpoint, timeout)
-
-    def dispose(self, endpoint: SslEndpoint, conn: ssl.SSLSocket, timeout: Optional[float] = None) -> None:
-        super().dispose(endpoint, conn, timeout)
-        self._ledger.closed()
+#: what the answer has to be, what it is, and which connection the server says it came through, if it says so
+Answer = Tuple[Hashable, Hashable, Hashable]
 
 
-class PostgresManager(DbConnectionManager):
-    """The ready-made manager, keeping a ledger."""
-
-    def __init__(self, order: Order, ledger: Ledger):
-        super().__init__(order.dsn_params)
-        self._ledger = ledger
-
-    def create(self, endpoint: str, timeout: Optional[float] = None) -> psycopg2.extensions.connection:
-        with self._ledger.opening():
-            return super().create(endpoint, timeout)
-
-    def dispose(
-        self, endpoint: str, conn: psycopg2.extensions.connection, timeout: Optional[float] = None
-    ) -> None:
-        super().dispose(endpoint, conn, timeout)
-        self._ledger.closed()
+def ask_sqlite(conn: sqlite3.Connection, endpoint: str, question: str) -> Answer:
+    conn.execute('INSERT INTO questions VALUES (?)', (question,))
+    (answer,), = conn.execute('SELECT question FROM questions WHERE question = ?', (question,))
+    conn.commit()
+    return question, answer, None
 
 
-def ask_https(order: Order, ledger: Ledger) -> float:
-    """Fetch pages through a pool of TLS connections."""
-    endpoint = order.host, order.port
-    pool = _pool(HttpsManager(order, ledger), order)
-
-    def ask(question: str, number: int) -> None:
-        with pool.connection(endpoint, timeout=10) as sock:
-            status, body = _fetch(sock, order.host, f'/{question}')
-        ledger.check(question, (200, f'you asked for /{question}\n'), (status, body))
-
-    try:
-        _ask_all(order, ask)
-        return _time_acquire(pool, endpoint)
-    finally:
-        pool.close(timeout=5)
+def ask_https(conn: HttpConnection, endpoint: str, question: str) -> Answer:
+    conn.request('GET', f'/{question}')
+    response = conn.getresponse()
+    return (200, f'you asked for /{question}\n'), (response.status, response.read().decode()), None
 
 
-def ask_postgres(order: Order, ledger: Ledger) -> float:
-    """Query three databases through one pool."""
-    pool = _pool(PostgresManager(order, ledger), order)
-
-    def ask(question: str, number: int) -> None:
-        database = DATABASES[number % len(DATABASES)]
-        with pool.connection(database, timeout=10) as conn, conn.cursor() as cursor:
-            cursor.execute('SELECT %s, current_database(), pg_backend_pid(), pg_sleep(0.001)', (question,))
-            (answer, answered_by, process, _), = cursor.fetchall()
-        ledger.check(question, (question, database), (answer, answered_by), process)
-
-    try:
-        _ask_all(order, ask)
-        return _time_acquire(pool, DATABASES[0])
-    finally:
-        pool.close(timeout=5)
+def ask_postgres(conn: psycopg2.extensions.connection, endpoint: str, question: str) -> Answer:
+    with conn.cursor() as cursor:
+        cursor.execute('SELECT %s, current_database(), pg_backend_pid(), pg_sleep(0.001)', (question,))
+        (answer, answered_by, process, _), = cursor.fetchall()
+    return (question, endpoint), (answer, answered_by), process
 
 
-def _pool(
-    manager: BaseConnectionManager[EndpointT, ConnectionT], order: Order
-) -> 'ConnectionPool[EndpointT, ConnectionT]':
-    return ConnectionPool(manager, max_size=order.max_size, total_max_size=order.total_max_size)
+def ask_redis(conn: RedisConnection, endpoint: str, question: str) -> Answer:
+    execute(conn, 'SET', question, question[::-1])
+    return question[::-1].encode(), execute(conn, 'GET', question), execute(conn, 'CLIENT', 'ID')
 
 
-def _fetch(sock: ssl.SSLSocket, host: str, path: str) -> Tuple[int, str]:
-    # ends with one empty line too many, which a server is to ignore
-    sock.sendall(f'GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n\r\n'.encode())
-    with http.client.HTTPResponse(sock, method='GET') as response:
-        response.begin()
-        return response.status, response.read().decode()
+def ask_ssh(client: paramiko.SSHClient, endpoint: str, question: str) -> Answer:
+    _, stdout, _ = client.exec_command(question)
+    answer = stdout.read().decode()
+    return f'{endpoint} has run {question!r}\n', answer, None
 
 
-def _ask_all(order: Order, ask: Callable[[str, int], None]) -> None:
-    """Have every user ask all his questions, all users at the same time."""
+#: for each protocol what makes the manager, and what asks
+Trade = Tuple[Callable[[Dict[str, Any]], BaseConnectionManager[Any, Any]], Callable[[Any, Any, str], Answer]]
+
+TRADES: Dict[str, Trade] = {
+    'SQLite': (lambda where: dbapi.DbConnectionManager(sqlite3, where['databases']), ask_sqlite),
+    'HTTPS': (
+        lambda where: HttpConnectionManager(ssl.create_default_context(cadata=where['authority']), io_timeout=10.0),
+        ask_https,
+    ),
+    'PostgreSQL': (lambda where: psycopg2_contrib.DbConnectionManager(where['dsn_params']), ask_postgres),
+    'Redis': (lambda where: RedisConnectionManager(where['servers']), ask_redis),
+    'SSH': (lambda where: SshConnectionManager(where['users'], known_hosts=where['known_hosts']), ask_ssh),
+}
+
+
+def run(order: Order, ledger: Ledger) -> float:
+    """Do a job. Returns the time (in µs) of an acquire and release of an idle connection."""
+    make_manager, ask = TRADES[order.protocol]
+    manager = keep_ledger(make_manager(order.where), ledger)
+    pool = ConnectionPool(manager, max_size=order.max_size, total_max_size=order.total_max_size)
+    endpoints = order.where['endpoints']
 
     def use(user: int) -> None:
         for number in range(order.questions):
-            ask(f'user-{user}-question-{number}', user + number)
+            question = f'{order.core}-{order.runtime}-user-{user}-question-{number}'
+            endpoint = endpoints[(user + number) % len(endpoints)]
+            with pool.connection(endpoint, timeout=10) as conn:
+                expected, answer, peer = ask(conn, endpoint, question)
+            ledger.check(question, expected, answer, peer)
 
-    with concurrent.futures.ThreadPoolExecutor(order.users) as users:
-        for done in [users.submit(use, user) for user in range(order.users)]:
-            done.result()
+    try:
+        with concurrent.futures.ThreadPoolExecutor(order.users) as users:
+            for done in [users.submit(use, user) for user in range(order.users)]:
+                done.result()
+        return _time_acquire(pool, endpoints[0])
+    finally:
+        pool.close(timeout=5)
 
 
-def _time_acquire(pool: 'ConnectionPool[EndpointT, ConnectionT]', endpoint: EndpointT) -> float:
+def keep_ledger(manager: BaseConnectionManager[Any, Any], ledger: Ledger) -> BaseConnectionManager[Any, Any]:
+    """Have a manager tell what it opens and closes."""
+    create, dispose = manager.create, manager.dispose
+
+    def create_noted(endpoint: Any, timeout: Optional[float] = None) -> Any:
+        with ledger.opening():
+            return create(endpoint, timeout=timeout)
+
+    def dispose_noted(endpoint: Any, conn: Any, timeout: Optional[float] = None) -> None:
+        dispose(endpoint, conn, timeout=timeout)
+        ledger.closed()
+
+    setattr(manager, 'create', create_noted)
+    setattr(manager, 'dispose', dispose_noted)
+    return manager
+
+
+def _time_acquire(pool: 'ConnectionPool[Any, Any]', endpoint: Any) -> float:
     times = []
     for _ in range(BATCHES):
         began = time.perf_counter()

@@ -15,6 +15,6 @@ def test_every_test_that_the_guarantees_name_exists() -> None:
 
 
 def test_every_link_within_the_documentation_leads_somewhere() -> None:
-    for page in [ROOT / 'README.md', *(ROOT / 'docs').glob('*.md'), *(ROOT / 'benchmarks').glob('*.md')]:
+    for page in [ROOT / 'README.md', *(ROOT / 'docs').rglob('*.md'), *(ROOT / 'benchmarks').glob('*.md')]:
         for target in re.findall(r'\]\(([^)#:]+)\)', page.read_text('utf-8')):
             assert (page.parent / target).exists(), f'{page.name}: {target}'
