@@ -10,6 +10,7 @@ import pytest
 from support.certificates import Certificates
 from support.mariadb import MariadbServer, mariadb_server, missing_programs
 from support.servers import EchoServer, eventually, has_ipv6, open_descriptors, tcp_echo_server, unix_echo_server
+from support.sshd import OpenSshServer, ssh_server
 
 
 @pytest.fixture(autouse=True)
@@ -84,3 +85,10 @@ def mariadb() -> Iterator[MariadbServer]:
     with tempfile.TemporaryDirectory(prefix='gcp-mariadb-') as directory:
         with mariadb_server(pathlib.Path(directory)) as server:
             yield server
+
+
+@pytest.fixture(scope='session')
+def sshd() -> Iterator[OpenSshServer]:
+    """OpenSSH's server, which a test may restart."""
+    with ssh_server() as server:
+        yield server
