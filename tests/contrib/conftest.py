@@ -88,7 +88,13 @@ def mariadb() -> Iterator[MariadbServer]:
 
 
 @pytest.fixture(scope='session')
-def sshd() -> Iterator[OpenSshServer]:
-    """OpenSSH's server, which a test may restart."""
+def openssh() -> Iterator[OpenSshServer]:
     with ssh_server() as server:
         yield server
+
+
+@pytest.fixture
+def sshd(openssh: OpenSshServer) -> Iterator[OpenSshServer]:
+    """OpenSSH's server, which runs and has no connections. A test may restart it."""
+    yield openssh
+    openssh.restore()

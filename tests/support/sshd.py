@@ -110,6 +110,13 @@ class OpenSshServer:
         self._process.wait()
         self.end_connections()
 
+    def restore(self) -> None:
+        """Start the server if it was left stopped, with the key that is known, and end the connections that were left."""
+        self.introduce()
+        self.end_connections()
+        if self._process.poll() is not None:
+            self.start()
+
     def end_connections(self) -> None:
         """Kill the processes that serve the connections there are, and return when they are gone."""
         # orphans are nobody's children, so they are known by the port that they are named after
