@@ -40,11 +40,11 @@ Subsystem sftp internal-sftp
 """
 
 
-def make_key(path: pathlib.Path, kind: str = 'ed25519', passphrase: str = '') -> None:
-    """Make a pair of keys; the public one has the suffix ``.pub``."""
+def make_key(path: pathlib.Path, kind: str = 'ed25519', passphrase: str = '', form: str = 'RFC4716') -> None:
+    """Make a pair of keys; the public one has the suffix ``.pub``. ``RFC4716`` stands for OpenSSH's own format."""
     path.unlink(missing_ok=True)
     subprocess.run(
-        ['ssh-keygen', '-q', '-t', kind, '-N', passphrase, '-C', '', '-f', str(path)],
+        ['ssh-keygen', '-q', '-t', kind, '-N', passphrase, '-C', '', '-m', form, '-f', str(path)],
         check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
     )  # fmt: skip
 
