@@ -4,7 +4,7 @@ import contextlib
 import os
 import socket
 import threading
-from typing import Any, Callable, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import paramiko
 import paramiko.agent
@@ -13,7 +13,7 @@ from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
 
 from .._fork import unfinished
 from ._sockets import Deadline, is_quiet, is_writable
-from ._ssh import changed_host_key, fingerprint, unknown_host_key
+from ._ssh import MOST_LINGERING, changed_host_key, fingerprint, unknown_host_key
 
 __all__ = (
     'Agent', 'ChangedHostKeyError', 'KnownHosts', 'Transport', 'UnknownHostKeyError',
@@ -182,7 +182,11 @@ class Transport(paramiko.Transport):
     def __init__(self, *args: Any, deadline: Deadline, **kwargs: Any):
         #: when the login has to be over, ``None`` once it is
         self.deadline: Optional[Deadline] = deadline
+        #: the numbers of the channels that the server has opened and not yet closed, whatever has become of our ends
+        self.opened: Set[int] = set()
         super().__init__(*args, **kwargs)
+        self._read_message: Callable[[], Tuple[int, paramiko.Message]] = self.packetizer.read_message
+        setattr(self.packetizer, 'read_message', self._take_note)
 
     @property
     def auth_timeout(self) -> float:
@@ -193,6 +197,19 @@ class Transport(paramiko.Transport):
     @auth_timeout.setter
     def auth_timeout(self, timeout: float) -> None:
         self._auth_timeout = timeout
+
+    def _take_note(self) -> Tuple[int, paramiko.Message]:
+        """Read a message, in the transport's own thread. paramiko does not tell what it gets for channels long forgotten."""
+        kind, message = self._read_message()
+        if kind == paramiko.common.MSG_CHANNEL_OPEN_SUCCESS:
+            self.opened.add(int.from_bytes(message.asbytes()[:4], 'big'))
+        elif kind == paramiko.common.MSG_CHANNEL_CLOSE:
+            self.opened.discard(int.from_bytes(message.asbytes()[:4], 'big'))
+        return kind, message
+
+    def lingering(self) -> int:
+        """How many channels are closed here, but not at the server, where what was begun on them goes on."""
+        return len(self.opened) - len(open_channels(self))
 
     def answers(self, patience: float) -> bool:
         """Ask the peer for any answer, and tell whether it came.
@@ -218,10 +235,11 @@ class Transport(paramiko.Transport):
 
 
 def settles(transport: paramiko.Transport, patience: Optional[float]) -> bool:
-    """Tell whether a connection is up and all that has arrived has been read: at once, as a rule.
+    """Tell whether an idle connection is up and all that has arrived has been read: at once, as a rule.
 
     What is there to read is taken in by the transport's own thread: the end of the stream, which ends the transport, or
-    late messages of channels that are closed.
+    late messages of channels that are closed. A connection is also unfit if too many of those are not closed by the
+    server, which has a limit: it would open no more for the next user.
 
     :param transport: the transport of the connection
     :param patience: seconds that it may take (0 or more), ``None`` for a bound of our own
@@ -230,7 +248,7 @@ def settles(transport: paramiko.Transport, patience: Optional[float]) -> bool:
     pause = _FIRST_PAUSE
     waiting = threading.Event()
     while transport.is_active() and transport.is_alive():
-        if is_quiet(transport.sock.fileno()):
+        if is_quiet(transport.sock.fileno()) and not is_clogged(transport):
             return transport.is_active()
         try:
             left = deadline.left() or 0.0
@@ -239,6 +257,11 @@ def settles(transport: paramiko.Transport, patience: Optional[float]) -> bool:
         waiting.wait(min(pause, left))
         pause = min(pause * 2, _LONGEST_PAUSE)
     return False
+
+
+def is_clogged(transport: paramiko.Transport) -> bool:
+    """Tell whether too many channels of earlier users are still open at the server."""
+    return isinstance(transport, Transport) and transport.lingering() > MOST_LINGERING
 
 
 def open_channels(transport: paramiko.Transport) -> List[paramiko.Channel]:

@@ -5,7 +5,7 @@ import contextlib
 import inspect
 import logging
 import socket
-from typing import Any, Dict, Iterable, Optional
+from typing import Any, Dict, Iterable, List, Optional
 
 import asyncssh
 
@@ -18,6 +18,7 @@ from ._sockets import connect_error, is_quiet
 from ._ssh import (
     KEEPALIVE,
     KNOWN_HOSTS,
+    MOST_LINGERING,
     KnownHostsFiles,
     Parameters,
     Paths,
@@ -41,7 +42,7 @@ _PAUSES = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.1, 0.1, 0.1)
 _ROUNDS_TO_CLOSE = 5
 
 #: what a server answers about one of the channels; the others and the connection are as good as before
-_ANSWERS = (asyncssh.ProcessError, asyncssh.ChannelOpenError, asyncssh.SFTPError)
+_ANSWERS = (asyncssh.ProcessError, asyncssh.SFTPError)
 _FILE_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 #: some of these are among those above
 _CONNECTION_ERRORS = (
@@ -194,6 +195,9 @@ class SshConnectionManager(BaseConnectionManager[EndpointT, asyncssh.SSHClientCo
         """
         if _is_closing(conn) or not isinstance(exc, Exception) or isinstance(exc, _CONNECTION_ERRORS):
             return False
+        if isinstance(exc, asyncssh.ChannelOpenError):
+            # unless the reason may be that earlier users have left too many behind
+            return _lingering(conn) == 0
         return isinstance(exc, (*_ANSWERS, *_FILE_ERRORS)) or not isinstance(exc, (OSError, asyncssh.Error))
 
     def _prepare(self, params: Dict[str, Any]) -> 'Optional[_Witness]':
@@ -258,18 +262,33 @@ def _is_closing(conn: asyncssh.SSHClientConnection) -> bool:
     return conn.is_closed() or getattr(conn, '_transport', None) is None
 
 
+def _channels(conn: asyncssh.SSHClientConnection) -> List[Any]:
+    """Return the channels that are open, or are not yet closed by the server."""
+    return list(getattr(conn, '_channels').values())
+
+
+def _lingering(conn: asyncssh.SSHClientConnection) -> int:
+    """How many channels are closed here, but not at the server, where what was begun on them goes on."""
+    return sum(channel.is_closing() and getattr(channel, '_recv_state', None) != 'closed' for channel in _channels(conn))
+
+
 async def _settles(conn: asyncssh.SSHClientConnection) -> bool:
-    """Tell whether a connection is up and the event loop has read all that has arrived."""
+    """Tell whether an idle connection is up and the event loop has read all that has arrived.
+
+    It is also unfit if too many channels are not closed by the server, which has a limit: it would open no more for
+    the next user.
+    """
     sock = conn.get_extra_info('socket')
-    if sock is None or is_quiet(sock.fileno()):
-        # without a socket to look at, what the loop has noticed has to do
-        return not _is_closing(conn)
+    # without a socket to look at, what the loop has noticed has to do
+    quiet = sock is None or is_quiet(sock.fileno())
     for pause in _PAUSES:
-        if await _streams.read_pending_input(lambda: _is_closing(conn), sock.fileno):
-            return True
+        quiet = quiet or await _streams.read_pending_input(lambda: _is_closing(conn), sock.fileno)
         if _is_closing(conn):
             return False
+        if quiet and _lingering(conn) <= MOST_LINGERING:
+            return True
         await asyncio.sleep(pause)
+        quiet = sock is None or is_quiet(sock.fileno())
     return False
 
 
@@ -292,7 +311,7 @@ def _close_channels(conn: asyncssh.SSHClientConnection) -> bool:
     """
     if any(getattr(conn, name, None) for name in ('_local_listeners', '_remote_listeners')):
         return False
-    channels = list(getattr(conn, '_channels').values())
+    channels = _channels(conn)
     for channel in channels:
         channel.abort()
     return not any(getattr(channel, '_open_waiter', None) for channel in channels)

@@ -193,7 +193,10 @@ class SshConnectionManager(BaseConnectionManager[EndpointT, paramiko.SSHClient])
         transport = conn.get_transport()
         if transport is None or not transport.is_active() or not isinstance(exc, Exception):
             return False
-        if isinstance(exc, (*_FILE_ERRORS, paramiko.ChannelException)):
+        if isinstance(exc, paramiko.ChannelException):
+            # unless the reason may be that earlier users have left too many behind
+            return isinstance(transport, _paramiko.Transport) and transport.lingering() == 0
+        if isinstance(exc, _FILE_ERRORS):
             return True
         return not isinstance(exc, (*_ERRORS, paramiko.SFTPError))
 

@@ -116,7 +116,7 @@ def test_what_an_interrupted_command_still_prints_never_reaches_the_next_user(po
             with pool.connection('main') as conn:
                 conns.append(conn)
                 assert run(conn, f'echo mine-{number}') == f'mine-{number}'
-                _, stdout, _ = conn.exec_command('while :; do echo secret; done')
+                _, stdout, _ = conn.exec_command('exec yes secret')
                 sftp = conn.open_sftp()
                 # a file is being read, too
                 reading = sftp.open('/dev/zero')
@@ -143,6 +143,26 @@ def test_channels_that_are_left_open_end_at_the_server(pool: Pool) -> None:
     with pytest.raises(OSError):
         stdin.write('more')
         stdin.flush()
+
+
+@pytest.mark.parametrize('remembers', [True, False])
+def test_commands_that_go_on_do_not_use_up_what_the_server_lets_the_next_user_have(
+    pool: Pool, sshd: OpenSshServer, remembers: bool
+) -> None:
+    conns: List[Any] = []
+    left: List[Any] = []
+    for number in range(12):
+        with pool.connection('main') as conn:
+            conns.append(conn)
+            # it reads nothing and prints nothing: it does not notice that nobody listens any more
+            streams = conn.exec_command('exec sleep 30')
+            if remembers:
+                left.append(streams)
+            del streams
+            assert run(conn, f'echo {number}') == str(number)
+    # OpenSSH's server lets a connection have ten sessions
+    assert max(conns.count(conn) for conn in conns) < 10
+    assert len(set(map(id, conns))) < 10
 
 
 def test_a_forwarded_port_is_not_left_to_the_next_user(pool: Pool, sshd: OpenSshServer) -> None:

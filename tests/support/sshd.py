@@ -34,7 +34,7 @@ PrintLastLog no
 UseDNS no
 LogLevel ERROR
 MaxStartups 200
-MaxSessions 100
+MaxSessions 10
 SetEnv SHLVL=2
 Subsystem sftp internal-sftp
 """
@@ -44,7 +44,7 @@ def make_key(path: pathlib.Path, kind: str = 'ed25519', passphrase: str = '', fo
     """Make a pair of keys; the public one has the suffix ``.pub``. ``RFC4716`` stands for OpenSSH's own format."""
     path.unlink(missing_ok=True)
     subprocess.run(
-        ['ssh-keygen', '-q', '-t', kind, '-N', passphrase, '-C', '', '-m', form, '-f', str(path)],
+        ['ssh-keygen', '-q', '-t', kind, '-N', passphrase, '-C', '', '-a', '1', '-m', form, '-f', str(path)],
         check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
     )  # fmt: skip
 
@@ -114,6 +114,7 @@ class OpenSshServer:
         """Start the server if it was left stopped, with the key that is known, and end the connections that were left."""
         self.introduce()
         self.end_connections()
+        self._end_commands()
         if self._process.poll() is not None:
             self.start()
 
@@ -125,6 +126,15 @@ class OpenSshServer:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         eventually(lambda: not self.serving() & pids, 'the end of all connections')
+
+    def _end_commands(self) -> None:
+        """Kill what was begun by users of the server and goes on without it."""
+        mark = f' {self.host} {self.port}'.encode()
+        for pid in filter(str.isdigit, os.listdir('/proc')):
+            with contextlib.suppress(OSError):
+                settings = pathlib.Path('/proc', pid, 'environ').read_bytes().split(b'\0')
+                if any(setting.startswith(b'SSH_CONNECTION=') and setting.endswith(mark) for setting in settings):
+                    os.kill(int(pid), signal.SIGKILL)
 
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
@@ -191,7 +201,9 @@ def _holds(pid: int, inodes: Set[int]) -> bool:
         return False
     names: List[str] = []
     with contextlib.suppress(OSError):
-        names = os.listdir(f'/proc/{pid}/fd')
+        # of a newer server they are called sshd-session
+        if pathlib.Path('/proc', str(pid), 'comm').read_text().startswith('sshd'):
+            names = os.listdir(f'/proc/{pid}/fd')
     for name in names:
         with contextlib.suppress(OSError):
             target = os.readlink(f'/proc/{pid}/fd/{name}')
