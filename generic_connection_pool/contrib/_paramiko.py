@@ -1,4 +1,4 @@
-"""What paramiko lacks for a pool: a login that keeps to one deadline, a bounded agent, and an end that waits for nobody."""
+"""What paramiko lacks for a pool: a login and an agent that keep to one deadline, and an end that waits for nobody."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ ENDING_GRACE = 1.0
 #: less than this is not worth an attempt
 _LEAST_GRACE = 0.05
 
-#: how long (in seconds) what has arrived may take to be read; pauses between two looks grow from the first to the second
+#: how long (in seconds) what has arrived may take to be read; the pauses between two looks grow
 _SETTLING, _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 0.0002, 0.01
 
 
@@ -172,7 +172,7 @@ class Agent(paramiko.agent.AgentSSH):
                 self._conn.settimeout(self._deadline.left())
             return getattr(super(), '_send_message')(message)
         except OSError as exc:
-            # the thread of a transport, which asks for signatures, would not survive an error of a socket without number
+            # the thread of a transport, which asks for signatures, does not survive a socket's error without number
             raise paramiko.SSHException(f'the SSH agent does not answer: {exc}') from exc
 
 
@@ -199,7 +199,7 @@ class Transport(paramiko.Transport):
         self._auth_timeout = timeout
 
     def _take_note(self) -> Tuple[int, paramiko.Message]:
-        """Read a message, in the transport's own thread. paramiko does not tell what it gets for channels long forgotten."""
+        """Read a message, in the transport's own thread. What comes for a forgotten channel paramiko does not tell."""
         kind, message = self._read_message()
         if kind == paramiko.common.MSG_CHANNEL_OPEN_SUCCESS:
             self.opened.add(int.from_bytes(message.asbytes()[:4], 'big'))
@@ -271,7 +271,7 @@ def open_channels(transport: paramiko.Transport) -> List[paramiko.Channel]:
 
 
 def close_channels(transport: paramiko.Transport) -> bool:
-    """Close all channels; ``False`` if that cannot be done at once, or would not bring the connection to its first state.
+    """Close all channels; ``False`` if that takes waiting, or would not bring the connection to its first state.
 
     What the server still sends on them is thrown away: a channel's number is not used again.
     """

@@ -15,7 +15,7 @@ KNOWN_HOSTS = '~/.ssh/known_hosts'
 #: how often (in seconds) an idle connection says that it is still there
 KEEPALIVE = 30.0
 
-#: OpenSSH's server lets a connection have ten sessions at a time; so many may be taken up by what earlier users have left
+#: OpenSSH's server lets a connection have ten sessions at a time; so many may be taken up by what earlier users left
 MOST_LINGERING = 4
 
 #: the name of a file, or those of several

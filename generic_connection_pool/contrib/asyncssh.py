@@ -59,9 +59,10 @@ class SshConnectionManager(BaseConnectionManager[EndpointT, asyncssh.SSHClientCo
 
     The key of a host must be known, or there is no connection; nothing is ever added to what is known.
 
-    A connection carries several channels at once (``run``, ``create_process``, ``start_sftp_client`` and the like), each
-    independent of the others and of those of earlier users. Channels that are open when it comes back are closed. There
-    is nothing else to be reset: each command is a process of its own, each SFTP client has its own current directory.
+    A connection carries several channels at once (``run``, ``create_process``, ``start_sftp_client`` and the like),
+    each independent of the others and of those of earlier users. Channels that are open when it comes back are closed.
+    There is nothing else to be reset: each command is a process of its own, each SFTP client has its own current
+    directory.
     """
 
     def __init__(
@@ -77,14 +78,14 @@ class SshConnectionManager(BaseConnectionManager[EndpointT, asyncssh.SSHClientCo
             function will do) that returns them for an endpoint; it is called for every new connection, so that changed
             credentials are used. ``host`` is required; ``sock`` is not to be given. ``known_hosts`` among them is used
             instead of the argument: with ``None`` asyncssh does not check the host's key
-        :param known_hosts: the file of known hosts or a list of such, in OpenSSH's format. They are read again when they
-            have changed. A file that is missing knows no host. asyncssh's own default, which a configuration file can
-            turn into no check at all, is not used
+        :param known_hosts: the file of known hosts or a list of such, in OpenSSH's format. They are read again when
+            they have changed. A file that is missing knows no host. asyncssh's own default, which a configuration file
+            can turn into no check at all, is not used
         :param keepalive: after so many seconds (more than 0) without traffic the server is asked for an answer; the
             connection is closed when three such answers are missing. ``None`` for never. The keyword
             ``keepalive_interval`` takes precedence
-        :param ping: have each aliveness check ask the server for an answer, and wait so many seconds (more than 0) for it
-            at most. ``None``: the check is one system call, and does not find a server that is stuck
+        :param ping: have each aliveness check ask the server for an answer, and wait so many seconds (more than 0) for
+            it at most. ``None``: the check is one system call, and does not find a server that is stuck
         :raises TypeError: an argument is of the wrong kind
         :raises ValueError: a number of seconds is out of range
         """
@@ -100,13 +101,13 @@ class SshConnectionManager(BaseConnectionManager[EndpointT, asyncssh.SSHClientCo
         :return: the connection
         :raises KeyError: there are no parameters for that endpoint
         :raises TypeError: its parameters are no mapping, or name what ``connect()`` does not know
-        :raises ValueError: its parameters do not name a host, or something that they must not; a key or the file of known
-            hosts cannot be understood
+        :raises ValueError: its parameters do not name a host, or something that they must not; a key or the file of
+            known hosts cannot be understood
         :raises asyncssh.HostKeyNotVerifiable: nothing is known of the host, or another key is; the message tells the
             fingerprint of its key
         :raises asyncssh.PermissionDenied: the server does not let us in
-        :raises asyncssh.DisconnectError: something else is wrong with the server; logging in took longer than the keyword
-            ``login_timeout`` says (two minutes)
+        :raises asyncssh.DisconnectError: something else is wrong with the server; logging in took longer than the
+            keyword ``login_timeout`` says (two minutes)
         :raises OSError: the server cannot be reached, or a file cannot be read
         """
         given = look_up(self._parameters, endpoint)
@@ -269,7 +270,9 @@ def _channels(conn: asyncssh.SSHClientConnection) -> List[Any]:
 
 def _lingering(conn: asyncssh.SSHClientConnection) -> int:
     """How many channels are closed here, but not at the server, where what was begun on them goes on."""
-    return sum(channel.is_closing() and getattr(channel, '_recv_state', None) != 'closed' for channel in _channels(conn))
+    closing = [channel for channel in _channels(conn) if channel.is_closing()]
+    # one that was never opened has nothing more to receive
+    return sum(getattr(channel, '_recv_state', None) != 'closed' for channel in closing)
 
 
 async def _settles(conn: asyncssh.SSHClientConnection) -> bool:

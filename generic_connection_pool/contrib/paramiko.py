@@ -44,9 +44,9 @@ class SshConnectionManager(BaseConnectionManager[EndpointT, paramiko.SSHClient])
 
     The key of a host must be known, or there is no connection; nothing is ever added to what is known.
 
-    A connection carries several channels at once (``exec_command``, ``open_sftp`` and the like), each independent of the
-    others and of those of earlier users. Channels that are open when it comes back are closed. There is nothing else to
-    be reset: each command is a process of its own, each SFTP client has its own current directory.
+    A connection carries several channels at once (``exec_command``, ``open_sftp`` and the like), each independent of
+    the others and of those of earlier users. Channels that are open when it comes back are closed. There is nothing
+    else to be reset: each command is a process of its own, each SFTP client has its own current directory.
     """
 
     def __init__(
@@ -58,15 +58,15 @@ class SshConnectionManager(BaseConnectionManager[EndpointT, paramiko.SSHClient])
         ping: Optional[float] = None,
     ):
         """
-        :param parameters: the keyword arguments of ``paramiko.SSHClient.connect()`` for each endpoint, or a callable that
-            returns them for an endpoint; it is called for every new connection, so that changed credentials are used.
-            ``hostname`` is required; ``sock`` and ``transport_factory`` are not to be given
-        :param known_hosts: the file of known hosts or a list of such, in OpenSSH's format. They are read again when they
-            have changed. A file that is missing knows no host
+        :param parameters: the keyword arguments of ``paramiko.SSHClient.connect()`` for each endpoint, or a callable
+            that returns them for an endpoint; it is called for every new connection, so that changed credentials are
+            used. ``hostname`` is required; ``sock`` and ``transport_factory`` are not to be given
+        :param known_hosts: the file of known hosts or a list of such, in OpenSSH's format. They are read again when
+            they have changed. A file that is missing knows no host
         :param keepalive: after so many seconds (more than 0) without traffic something is sent that does nothing, which
             keeps routers from forgetting the connection; ``None`` for never
-        :param ping: have each aliveness check ask the server for an answer, and wait so many seconds (more than 0) for it
-            at most. ``None``: the check is one system call, and does not find a server that is stuck
+        :param ping: have each aliveness check ask the server for an answer, and wait so many seconds (more than 0) for
+            it at most. ``None``: the check is one system call, and does not find a server that is stuck
         :raises TypeError: an argument is of the wrong kind
         :raises ValueError: a number of seconds is out of range
         """
@@ -79,9 +79,9 @@ class SshConnectionManager(BaseConnectionManager[EndpointT, paramiko.SSHClient])
         """Connect to a host, make sure that it is the right one, and log in.
 
         :param endpoint: the endpoint
-        :param timeout: seconds (0 or more) that all of it may take, to a tenth of a second (paramiko looks at the clock
-            no more often); ``None`` for paramiko's bounds. Looking up the name is up to the operating system, which takes
-            its own time
+        :param timeout: seconds (0 or more) that all of it may take, to a tenth of a second (paramiko looks at the
+            clock no more often); ``None`` for paramiko's bounds. Looking up the name is up to the operating system,
+            which takes its own time
         :return: a client that is connected and logged in
         :raises KeyError: there are no parameters for that endpoint
         :raises TypeError: its parameters are no mapping, or name what ``connect()`` does not know
@@ -146,8 +146,9 @@ class SshConnectionManager(BaseConnectionManager[EndpointT, paramiko.SSHClient])
     def on_release(self, endpoint: EndpointT, conn: paramiko.SSHClient) -> None:
         """Close the channels that are open, and restore the keepalive.
 
-        A connection is closed, to be found dead and replaced when it is next to be used, if that cannot be done without
-        waiting, or if its user has asked for a forwarding (of ports, X11, the agent), which would hold for the next user.
+        A connection is closed, to be found dead and replaced when it is next to be used, if that cannot be done
+        without waiting, or if its user has asked for a forwarding (of ports, X11, the agent), which would hold for the
+        next user.
 
         :param endpoint: the endpoint of the connection
         :param conn: the connection

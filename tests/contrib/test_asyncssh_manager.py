@@ -237,7 +237,8 @@ async def test_a_key_that_an_agent_has_is_used_and_the_agent_let_go(
     try:
         await eventually_async(path.exists)
         subprocess.run(
-            ['ssh-add', '-q', str(sshd.user_key)], check=True, stdin=subprocess.DEVNULL, env={'SSH_AUTH_SOCK': str(path)},
+            ['ssh-add', '-q', str(sshd.user_key)],
+            check=True, stdin=subprocess.DEVNULL, env={'SSH_AUTH_SOCK': str(path)},
         )  # fmt: skip
         params = for_asyncssh(sshd, client_keys=(), agent_path=str(path))
         manager: Manager = SshConnectionManager({'main': params}, known_hosts=sshd.known_hosts)

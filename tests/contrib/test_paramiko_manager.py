@@ -1,4 +1,4 @@
-"""The manager of paramiko connections, against real servers: connecting and checking."""
+"""The manager of paramiko connections, against real servers: who is connected to, and who is not."""
 
 import os
 import pathlib
@@ -19,7 +19,6 @@ from support.servers import eventually, open_descriptors, refusing_port, silent_
 from support.ssh_in_process import InProcessServer, in_process_server  # noqa: E402
 from support.sshd import OpenSshServer, for_paramiko, make_key  # noqa: E402
 
-from generic_connection_pool.contrib._sockets import is_quiet  # noqa: E402
 from generic_connection_pool.contrib.paramiko import (  # noqa: E402
     ChangedHostKeyError,
     SshConnectionManager,
@@ -47,13 +46,6 @@ def no_agent(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def manager(sshd: OpenSshServer) -> Manager:
     return SshConnectionManager({'main': for_paramiko(sshd)}, known_hosts=sshd.known_hosts)
-
-
-@pytest.fixture
-def conn(manager: Manager) -> Iterator[Any]:
-    conn = manager.create('main')
-    yield conn
-    manager.dispose('main', conn)
 
 
 @pytest.fixture
@@ -436,7 +428,8 @@ WRONG: Dict[str, Any] = {
         {}, keepalive='30'),  # type: ignore[arg-type]
     'ping must be more than 0': lambda: SshConnectionManager({}, ping=0),
     "must have a 'hostname'": lambda: SshConnectionManager({'main': {'password': SECRET}}).create('main'),
-    'must be a mapping of connect keywords, not a list': lambda: SshConnectionManager(lambda _: [SECRET]).create('main'),
+    'must be a mapping of connect keywords, not a list': lambda: SshConnectionManager[str](
+        lambda _: [SECRET]).create('main'),
     "must not have a 'sock'": lambda: SshConnectionManager({'main': {'hostname': 'h', 'sock': 1}}).create('main'),
     'the port of endpoint': lambda: SshConnectionManager({'main': {'hostname': 'h', 'port': '22'}}).create('main'),
 }
@@ -454,71 +447,3 @@ def test_a_keyword_that_paramiko_does_not_know_is_named_and_nothing_left_open(ss
     with pytest.raises(TypeError, match='colour') as caught:
         manager.create('main')
     assert SECRET not in str(caught.value)
-
-
-# -- checking
-
-
-@pytest.mark.parametrize('ping', [None, 5.0])
-@pytest.mark.parametrize('timeout', [None, 5.0])
-def test_an_idle_connection_is_found_alive_time_and_again(
-    sshd: OpenSshServer, timeout: Any, ping: Any
-) -> None:
-    manager: Manager = SshConnectionManager({'main': for_paramiko(sshd)}, known_hosts=sshd.known_hosts, ping=ping)
-    conn = manager.create('main')
-    for number in range(3):
-        assert manager.check_aliveness('main', conn, timeout)
-        assert run(conn, f'echo {number}') == str(number)
-    manager.dispose('main', conn)
-
-
-def test_a_quiet_connection_takes_no_time_to_check(manager: Manager, conn: Any) -> None:
-    eventually(lambda: is_quiet(conn.get_transport().sock.fileno()))
-    assert manager.check_aliveness('main', conn, 0)
-
-
-@pytest.mark.parametrize('timeout', [None, 5.0])
-def test_a_connection_that_the_server_has_closed_is_found_dead(
-    manager: Manager, conn: Any, sshd: OpenSshServer, timeout: Any
-) -> None:
-    sshd.end_connections()
-    assert not manager.check_aliveness('main', conn, timeout)
-
-
-def test_a_connection_closed_by_its_user_is_found_dead(manager: Manager, conn: Any) -> None:
-    conn.close()
-    assert not manager.check_aliveness('main', conn)
-    assert not manager.is_reusable('main', conn, ValueError())
-    manager.on_release('main', conn)
-
-
-def test_a_connection_whose_transport_was_closed_by_its_user_is_found_dead(manager: Manager, conn: Any) -> None:
-    conn.get_transport().close()
-    assert not manager.check_aliveness('main', conn)
-
-
-def test_a_server_that_is_stuck_is_found_dead_in_time_if_pings_are_wanted(sshd: OpenSshServer) -> None:
-    params = {'main': for_paramiko(sshd)}
-    for ping, timeout in ((0.2, None), (30.0, 0.2), (0.2, 30.0)):
-        manager: Manager = SshConnectionManager(params, known_hosts=sshd.known_hosts, ping=ping)
-        conn = manager.create('main')
-        assert manager.check_aliveness('main', conn)
-        with sshd.stopped():
-            started = time.monotonic()
-            assert not manager.check_aliveness('main', conn, timeout)
-            assert 0.19 < time.monotonic() - started < 2
-            # as cheap as it is, the look at the socket cannot tell
-            assert SshConnectionManager(params).check_aliveness('main', conn)
-            started = time.monotonic()
-            manager.dispose('main', conn)
-            assert time.monotonic() - started < 1
-
-
-def test_what_has_just_arrived_is_read_before_a_connection_is_judged(manager: Manager, conn: Any) -> None:
-    for _ in range(10):
-        _, stdout, _ = conn.exec_command('head -c 300000 /dev/zero')
-        assert stdout.read(1) == b'\0'
-        # the rest, and the end of the channel, are still under way
-        stdout.channel.close()
-        assert manager.check_aliveness('main', conn)
-    assert run(conn, 'echo hello') == 'hello'

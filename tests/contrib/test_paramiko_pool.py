@@ -17,7 +17,6 @@ from support.forking import in_child, sockets_of  # noqa: E402
 from support.servers import eventually, open_descriptors  # noqa: E402
 from support.sshd import OpenSshServer, for_paramiko  # noqa: E402
 
-from generic_connection_pool.contrib._sockets import is_writable  # noqa: E402
 from generic_connection_pool.contrib.paramiko import SshConnectionManager  # noqa: E402
 from generic_connection_pool.threading import ConnectionPool  # noqa: E402
 
@@ -180,7 +179,7 @@ def test_a_keepalive_that_a_user_has_changed_is_restored(sshd: OpenSshServer) ->
     manager: Manager = SshConnectionManager(
         {'main': for_paramiko(sshd)}, known_hosts=sshd.known_hosts, keepalive=0.2
     )
-    conn = manager.create('main')
+    conn: Any = manager.create('main')
     conn.get_transport().set_keepalive(0)
     manager.on_release('main', conn)
     sock = conn.get_transport().sock
@@ -338,51 +337,6 @@ def test_a_pool_closed_by_force_wakes_who_waits_for_a_server_that_is_stuck(pool:
         assert time.monotonic() - started < 3
     assert outcomes == [b'']
     eventually(lambda: sshd.connections() == 0)
-
-
-@pytest.mark.parametrize('timeout', [None, 0.0, 5.0])
-def test_disposing_does_not_mind_what_state_a_connection_is_in(
-    manager: Manager, sshd: OpenSshServer, timeout: Any
-) -> None:
-    before = open_descriptors()
-    for spoil in (lambda conn: None, lambda conn: conn.close(), lambda conn: sshd.end_connections()):
-        conn = manager.create('main')
-        spoil(conn)
-        manager.dispose('main', conn, timeout=timeout)
-        manager.dispose('main', conn, timeout=timeout)
-        eventually(lambda: sshd.connections() == 0)
-        eventually(lambda: open_descriptors() == before)
-
-
-@pytest.mark.parametrize('give_back', ['on_release', 'dispose'])
-def test_a_connection_whose_server_takes_no_more_is_given_up_without_waiting(
-    manager: Manager, conn: Any, sshd: OpenSshServer, give_back: str
-) -> None:
-    sock = conn.get_transport().sock
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    channel = conn.get_transport().open_session()
-    channel.exec_command('cat >/dev/null')
-    other = conn.get_transport().open_session()
-    failures: List[BaseException] = []
-
-    def send() -> None:
-        try:
-            channel.sendall(b'x' * (1 << 24))
-        except (OSError, EOFError, paramiko.SSHException) as exc:
-            failures.append(exc)
-
-    with sshd.stopped():
-        sender = threading.Thread(target=send)
-        sender.start()
-        eventually(lambda: not is_writable(sock.fileno()))
-        started = time.monotonic()
-        getattr(manager, give_back)('main', conn)
-        assert time.monotonic() - started < 2
-        sender.join(10)
-        assert not sender.is_alive()
-    assert other.closed
-    assert failures
-    assert not manager.check_aliveness('main', conn)
 
 
 # -- the process

@@ -53,7 +53,8 @@ class InProcessServer:
 
     async def _listen(self) -> asyncssh.SSHAcceptor:
         return await asyncssh.listen(
-            self.host, 0, server_factory=lambda: _Gate(self), server_host_keys=[self._host_key], process_factory=_answer,
+            self.host, 0,
+            server_factory=lambda: _Gate(self), server_host_keys=[self._host_key], process_factory=_answer,
         )  # fmt: skip
 
     async def _stop(self) -> None:

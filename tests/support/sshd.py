@@ -111,7 +111,7 @@ class OpenSshServer:
         self.end_connections()
 
     def restore(self) -> None:
-        """Start the server if it was left stopped, with the key that is known, and end the connections that were left."""
+        """Start the server if it was left stopped, make its key known, and end what was left of connections."""
         self.introduce()
         self.end_connections()
         self._end_commands()
@@ -157,6 +157,8 @@ class OpenSshServer:
     def serving(self) -> Set[int]:
         """The processes that serve connections, each of which has one of our sockets as its standard input."""
         inodes = _sockets_at(self.port)
+        if not inodes:
+            return set()
         return {pid for pid in map(int, filter(str.isdigit, os.listdir('/proc'))) if _holds(pid, inodes)}
 
     def _launch(self) -> 'subprocess.Popen[bytes]':
@@ -197,7 +199,7 @@ def _sockets_at(port: int) -> Set[int]:
 
 
 def _holds(pid: int, inodes: Set[int]) -> bool:
-    if not inodes or pid == os.getpid():
+    if pid == os.getpid():
         return False
     names: List[str] = []
     with contextlib.suppress(OSError):
