@@ -113,6 +113,17 @@ async def test_a_host_that_has_another_key_than_is_known_is_refused(sshd: OpenSs
     await eventually_async(lambda: sshd.connections() == 0)
 
 
+async def test_a_host_that_has_no_key_of_the_kind_that_is_known_is_refused(
+    sshd: OpenSshServer, tmp_path: pathlib.Path
+) -> None:
+    make_key(tmp_path / 'other', 'ecdsa')
+    known_hosts = tmp_path / 'known_hosts'
+    known_hosts.write_text(f'{sshd.name} {(tmp_path / "other.pub").read_text()}')
+    manager: Manager = SshConnectionManager({'main': for_asyncssh(sshd)}, known_hosts=known_hosts)
+    with pytest.raises(asyncssh.KeyExchangeFailed, match="endpoint 'main'"):
+        await manager.create('main')
+
+
 async def test_a_host_whose_key_is_revoked_is_refused(sshd: OpenSshServer, tmp_path: pathlib.Path) -> None:
     known_hosts = tmp_path / 'known_hosts'
     known_hosts.write_text(f'{sshd.known_hosts.read_text()}@revoked * {sshd.public_key()}\n')
