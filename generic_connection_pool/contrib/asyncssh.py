@@ -219,9 +219,20 @@ class _Witness(asyncssh.SSHClient):
 
     def __init__(self, known: asyncssh.SSHKnownHosts):
         self._known = known
+        self._conn: Optional[asyncssh.SSHClientConnection] = None
         self.key: Optional[asyncssh.SSHKey] = None
         #: another key is known
         self.changed = False
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        self._conn = conn
+
+    def kinds_not_shown(self) -> str:
+        """The kinds of keys that are known of a host which, though it has said its name, has not shown a key."""
+        conn = self._conn
+        if conn is None or conn.get_extra_info('server_version') is None or conn.get_server_host_key() is not None:
+            return ''
+        return ', '.join(kind.decode() for kind in getattr(conn, '_trusted_host_key_algs', ()))
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         self.key = key
@@ -242,6 +253,10 @@ def _explain(exc: Exception, there: str, witness: Optional[_Witness], source: st
         return asyncssh.HostKeyNotVerifiable(say(there, kind, witness.key.get_fingerprint(), source))
     if isinstance(exc, asyncssh.DisconnectError):
         exc.reason = f'{failed}: {exc.reason}'
+        kinds = '' if witness is None else witness.kinds_not_shown()
+        if kinds and isinstance(exc, (asyncssh.ConnectionLost, asyncssh.KeyExchangeFailed)):
+            # a server that has no such key hangs up; which others it has, it did not get to say
+            exc.reason += f'; it may have no host key of a kind that {source} knows of it ({kinds})'
         exc.args = (exc.reason,)
     elif isinstance(exc, asyncio.TimeoutError):
         # of the keyword connect_timeout; it comes without a word
