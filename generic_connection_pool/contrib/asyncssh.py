@@ -251,12 +251,13 @@ def _explain(exc: Exception, there: str, witness: Optional[_Witness], source: st
         say = changed_host_key if witness.changed else unknown_host_key
         kind = witness.key.get_algorithm()
         return asyncssh.HostKeyNotVerifiable(say(there, kind, witness.key.get_fingerprint(), source))
+    hint = ''
+    kinds = '' if witness is None else witness.kinds_not_shown()
+    if kinds and isinstance(exc, (asyncssh.ConnectionLost, asyncssh.KeyExchangeFailed, ConnectionError)):
+        # a server that has no such key hangs up; which others it has, it did not get to say
+        hint = f'; it may have no host key of a kind that {source} knows of it ({kinds})'
     if isinstance(exc, asyncssh.DisconnectError):
-        exc.reason = f'{failed}: {exc.reason}'
-        kinds = '' if witness is None else witness.kinds_not_shown()
-        if kinds and isinstance(exc, (asyncssh.ConnectionLost, asyncssh.KeyExchangeFailed)):
-            # a server that has no such key hangs up; which others it has, it did not get to say
-            exc.reason += f'; it may have no host key of a kind that {source} knows of it ({kinds})'
+        exc.reason = f'{failed}: {exc.reason}{hint}'
         exc.args = (exc.reason,)
     elif isinstance(exc, asyncio.TimeoutError):
         # of the keyword connect_timeout; it comes without a word
@@ -267,6 +268,8 @@ def _explain(exc: Exception, there: str, witness: Optional[_Witness], source: st
             return type(exc)(exc.errno, f'{failed}: {exc.strerror}', exc.filename)
         if isinstance(exc, socket.gaierror):
             return socket.gaierror(exc.errno, f'{failed}: {exc.strerror}')
+        if hint:
+            return OSError(exc.errno, f'{failed}: {exc.strerror}{hint}')
         return connect_error(there, [exc])
     elif isinstance(exc, ValueError) and len(exc.args) == 1:
         exc.args = (f'{failed}: {exc}',)
