@@ -149,7 +149,7 @@ def run_demo() -> None:
     print(
         f'\nEach pool was shared by {threads} threads or {tasks} tasks. µs/acquire: acquiring and releasing an idle'
         f'\nconnection, including the check that it is alive (the best of {BATCHES} times {BATCH}): for Redis that is a'
-        f'\nround trip, for the others a look at the socket or less.'
+        f'\nround trip, for SQLite a query, for the others a look at the socket.'
         f'\n\n{requests} answers, each the right one to its question, came over {opened} connections, '
         f'none of which was left open ({time.monotonic() - began:.1f} s).'
     )

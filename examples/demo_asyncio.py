@@ -68,7 +68,7 @@ async def _run(order: Order, ledger: Ledger) -> float:
     make_manager, ask = TRADES[order.protocol]
     manager = keep_ledger(make_manager(order.where), ledger)
     pool = ConnectionPool(manager, max_size=order.max_size, total_max_size=order.total_max_size)
-    endpoints = [_hashable(endpoint) for endpoint in order.where['endpoints']]
+    endpoints = order.where['endpoints']
 
     async def use(user: int) -> None:
         for number in range(order.questions):

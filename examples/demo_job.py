@@ -17,6 +17,13 @@ import generic_connection_pool
 JOBS = {'threads': demo_threads.run, 'asyncio': demo_asyncio.run}
 
 
+def as_ordered(line: str) -> Order:
+    """Read an order. What was a tuple, such as an endpoint, has become a list on the way."""
+    order = Order(**json.loads(line))
+    endpoints = [tuple(endpoint) if isinstance(endpoint, list) else endpoint for endpoint in order.where['endpoints']]
+    return order._replace(where={**order.where, 'endpoints': endpoints})
+
+
 def report(order: Order) -> Dict[str, Any]:
     if generic_connection_pool.core_implementation != order.core:
         return {'error': f'the core in use is {generic_connection_pool.core_implementation!r}'}
@@ -29,8 +36,7 @@ def report(order: Order) -> Dict[str, Any]:
 
 
 def main() -> None:
-    order = Order(**json.loads(sys.stdin.readline()))
-    print(json.dumps(report(order)), flush=True)
+    print(json.dumps(report(as_ordered(sys.stdin.readline()))), flush=True)
     sys.stdin.read()
 
 

@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 import redis
 from servers import DATABASES, HttpsServer, PostgresServer, https_server, postgres_server
 from servers_redis import redis_server
-from servers_ssh import SshServer, ssh_server
+from servers_ssh import PASSWORDS, SshServer, ssh_server
 
 Report = Dict[str, Any]
 
@@ -131,7 +131,10 @@ class SshSite(Site):
         self._server = server
 
     def where(self, runtime: str) -> Dict[str, Any]:
-        users = self._server.credentials(runtime)
+        host, alone = ('hostname', {'look_for_keys': False, 'allow_agent': False}) if runtime == 'threads' else (
+            'host', {'client_keys': None, 'config': None}
+        )  # fmt: skip
+        users = {name: {host: self._server.host, **self._server.credentials(name), **alone} for name in PASSWORDS}
         return {'endpoints': list(users), 'users': users, 'known_hosts': str(self._server.known_hosts)}
 
     def opened(self, report: Report, before: int) -> int:

@@ -5,7 +5,7 @@ import contextlib
 import pathlib
 import tempfile
 import threading
-from typing import Any, Dict, Iterator, Set
+from typing import Any, Dict, Iterator, Optional
 
 import asyncssh
 
@@ -13,14 +13,33 @@ import asyncssh
 PASSWORDS = {'builder': 'correct horse', 'reader': 'battery staple'}
 
 
-class SshServer(asyncssh.SSHServer):
+class SshServer:
+    """A server that runs: where it is, and what is known of it."""
+
+    def __init__(self, directory: pathlib.Path):
+        self.host, self.port = '127.0.0.1', 0
+        #: a file that knows the server's key, as ``~/.ssh/known_hosts`` knows those that one has made sure of
+        self.known_hosts = directory / 'known_hosts'
+        #: connections there have been, and those that are open
+        self.accepted = self.open = 0
+
+    def credentials(self, user: str) -> Dict[str, Any]:
+        """What both client libraries call by the same names."""
+        return {'port': self.port, 'username': user, 'password': PASSWORDS[user]}
+
+
+class _Connection(asyncssh.SSHServer):
     """Lets users in by their passwords; there are files to be read, and commands, each of which it merely repeats."""
 
-    #: the connections that there have been
-    accepted: Set[str] = set()
+    def __init__(self, server: SshServer):
+        self._server = server
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
-        self.accepted.add('{}:{}'.format(*conn.get_extra_info('peername')))
+        self._server.accepted += 1
+        self._server.open += 1
+
+    def connection_lost(self, exc: Optional[Exception]) -> None:
+        self._server.open -= 1
 
     def begin_auth(self, username: str) -> bool:
         return True
@@ -38,26 +57,14 @@ async def _obey(process: 'asyncssh.SSHServerProcess[str]') -> None:
     process.exit(0)
 
 
-class Running:
-    """A server that runs: where it is, and what is known of it."""
-
-    def __init__(self, port: int, directory: pathlib.Path):
-        self.host, self.port = '127.0.0.1', port
-        #: a file that knows the server's key, as ``~/.ssh/known_hosts`` knows those that one has made sure of
-        self.known_hosts = directory / 'known_hosts'
-
-    def credentials(self, user: str) -> Dict[str, Any]:
-        """What both client libraries call by the same names."""
-        return {'port': self.port, 'username': user, 'password': PASSWORDS[user]}
-
-
 @contextlib.contextmanager
-def ssh_server() -> Iterator[Running]:
+def ssh_server() -> Iterator[SshServer]:
     """Run a server for the length of a ``with`` block."""
     with tempfile.TemporaryDirectory(prefix='gcp-example-') as name:
         directory, files = pathlib.Path(name), pathlib.Path(name, 'files')
         files.mkdir()
         (files / 'motto').write_text('pool them all')
+        server = SshServer(directory)
         key = asyncssh.generate_private_key('ssh-ed25519')
 
         def serve_files(chan: 'asyncssh.SSHServerChannel[bytes]') -> asyncssh.SFTPServer:
@@ -65,7 +72,7 @@ def ssh_server() -> Iterator[Running]:
 
         async def listen() -> asyncssh.SSHAcceptor:
             return await asyncssh.listen(
-                '127.0.0.1', 0, server_factory=SshServer, server_host_keys=[key],
+                server.host, 0, server_factory=lambda: _Connection(server), server_host_keys=[key],
                 process_factory=_obey, sftp_factory=serve_files,
             )  # fmt: skip
 
@@ -78,10 +85,10 @@ def ssh_server() -> Iterator[Running]:
         thread.start()
         try:
             acceptor = asyncio.run_coroutine_threadsafe(listen(), loop).result()
-            running = Running(acceptor.get_port(), directory)
+            server.port = acceptor.get_port()
             public = key.export_public_key().decode()
-            running.known_hosts.write_text(f'[{running.host}]:{running.port} {public}')
-            yield running
+            server.known_hosts.write_text(f'[{server.host}]:{server.port} {public}')
+            yield server
             asyncio.run_coroutine_threadsafe(end(), loop).result()
         finally:
             loop.call_soon_threadsafe(loop.stop)

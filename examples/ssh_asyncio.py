@@ -4,7 +4,7 @@ import asyncio
 from typing import Any, Dict
 
 import asyncssh
-from servers_ssh import Running, SshServer, ssh_server
+from servers_ssh import SshServer, ssh_server
 
 from generic_connection_pool.asyncio import ConnectionPool
 from generic_connection_pool.contrib.asyncssh import SshConnectionManager
@@ -16,7 +16,7 @@ async def work(pool: ConnectionPool[str, asyncssh.SSHClientConnection], user: st
         return str(answer.stdout).strip()
 
 
-async def main(server: Running) -> None:
+async def main(server: SshServer) -> None:
     async def parameters(user: str) -> Dict[str, Any]:
         # from wherever passwords are kept, and changed now and then
         return {'host': server.host, **server.credentials(user), 'client_keys': None, 'config': None}
@@ -29,7 +29,7 @@ async def main(server: Running) -> None:
     )
     await pool.close()
     print(*answers, sep='\n')
-    print(f'{len(answers)} commands went over {len(SshServer.accepted)} connections')
+    print(f'{len(answers)} commands went over {server.accepted} connections')
 
 
 with ssh_server() as server:

@@ -4,7 +4,7 @@ import concurrent.futures
 import logging
 
 import paramiko
-from servers_ssh import SshServer, ssh_server
+from servers_ssh import ssh_server
 
 from generic_connection_pool.contrib.paramiko import SshConnectionManager, UnknownHostKeyError
 from generic_connection_pool.threading import ConnectionPool
@@ -32,7 +32,7 @@ with ssh_server() as server:
         for answer in answers:
             print(answer.result())
     pool.close()
-    print(f'{len(answers)} commands and as many files went over {len(SshServer.accepted)} connections')
+    print(f'{len(answers)} commands and as many files went over {server.accepted} connections')
 
     strict = ConnectionPool(SshConnectionManager(parameters, known_hosts=[]))
     try:
