@@ -5,7 +5,7 @@ from typing import Any, Callable, Iterable, Mapping, Sequence, Type, Union
 from urllib.parse import unquote
 
 __all__ = (
-    'ConnectArguments', 'Keywords', 'check_arguments', 'check_hook', 'current_keywords', 'find_endpoint', 'told_error',
+    'ConnectArguments', 'Keywords', 'check_arguments', 'check_hook', 'current_keywords', 'told_error',
 )  # fmt: skip
 
 Keywords = Mapping[str, Any]
@@ -48,19 +48,6 @@ def check_hook(name: str, hook: Any) -> None:
     """
     if hook is not None and not callable(hook):
         raise TypeError(f'{name} must be None or a callable, not a {type(hook).__name__}')
-
-
-def find_endpoint(arguments: ConnectArguments, endpoint: str) -> Union[Keywords, Callable[[], Keywords]]:
-    """Return what is known of an endpoint.
-
-    :raises KeyError: nothing. Its message tells the names of the known endpoints, and nothing of their arguments,
-        which contain passwords
-    """
-    try:
-        return arguments[endpoint]
-    except KeyError:
-        known = ', '.join(repr(name) for name in arguments) or 'none'
-        raise KeyError(f'unknown endpoint {endpoint!r}; known are: {known}') from None
 
 
 def current_keywords(source: Union[Keywords, Callable[[], Keywords]], endpoint: str) -> Keywords:

@@ -18,7 +18,6 @@ __all__ = (
     'connect_keywords',
     'construct',
     'pong_timeout',
-    'source_of',
 )
 
 #: how one endpoint is reached: connect keywords of redis-py, or a URL (``redis://``, ``rediss://``, ``unix://``)
@@ -56,19 +55,6 @@ def check_endpoints(endpoints: Any, parse_url: Callable[[str], Any]) -> Mapping[
         if not callable(source):
             connect_keywords(endpoint, source, parse_url)
     return endpoints
-
-
-def source_of(endpoints: Mapping[str, Any], endpoint: str) -> Any:
-    """Return the parameters of an endpoint, or what is to be called for them.
-
-    :raises KeyError: the endpoint is not known. Its message tells the names of those that are, and nothing of
-        their parameters, which contain passwords
-    """
-    try:
-        return endpoints[endpoint]
-    except KeyError:
-        known = ', '.join(repr(name) for name in endpoints) or 'none'
-        raise KeyError(f'unknown endpoint {endpoint!r}; known are: {known}') from None
 
 
 def connect_keywords(endpoint: str, parameters: Any, parse_url: Callable[[str], Any]) -> Tuple[str, Keywords]:

@@ -8,6 +8,7 @@ from typing import Any, Callable, Generic, Hashable, Iterable, List, Mapping, Op
 
 from .._messages import show
 from ..common import EndpointT
+from ._endpoints import find_endpoint
 
 #: where OpenSSH, too, notes which hosts it knows
 KNOWN_HOSTS = '~/.ssh/known_hosts'
@@ -51,11 +52,7 @@ def look_up(parameters: Any, endpoint: Hashable) -> Any:
     """
     if not isinstance(parameters, Mapping):
         return parameters(endpoint)
-    try:
-        return parameters[endpoint]
-    except KeyError:
-        known = ', '.join(show(name) for name in parameters) or 'none'
-        raise KeyError(f'unknown endpoint {show(endpoint)}; known are: {known}') from None
+    return find_endpoint(parameters, endpoint)
 
 
 def keywords(params: Any, endpoint: Hashable, host: str) -> Mapping[str, Any]:

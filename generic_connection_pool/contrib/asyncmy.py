@@ -15,8 +15,9 @@ from .._messages import show
 from ..asyncio.manager import BaseConnectionManager
 from ..common import to_seconds
 from ._mysql import has_unread_result
+from ._endpoints import find_endpoint
 from ._parameters import (
-    ConnectArguments, Keywords, check_arguments, current_keywords, find_endpoint, told_error,
+    ConnectArguments, Keywords, check_arguments, current_keywords, told_error,
 )  # fmt: skip
 from ._sockets import is_quiet
 from ._streams import CLOSING_GRACE

@@ -10,7 +10,8 @@ import asyncpg
 from .._fork import release_descriptor
 from ..asyncio.manager import BaseConnectionManager
 from . import _streams
-from ._postgres import DsnParameters, check_parameters, connect_parameters, malformed_dsn
+from ._endpoints import find_endpoint
+from ._postgres import DsnParameters, check_parameters, malformed_dsn
 from ._sockets import is_quiet
 
 __all__ = ('DbConnection', 'DbConnectionManager', 'DbEndpoint', 'DsnParameters')
@@ -57,7 +58,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, DbConnection]):
         :raises asyncpg.PostgresError: the server does not let us in
         :raises OSError: the server cannot be reached
         """
-        params = connect_parameters(self._dsn_params, endpoint)
+        params = find_endpoint(self._dsn_params, endpoint)
         try:
             conn: DbConnection = await asyncpg.connect(**params)
         except asyncpg.InterfaceError:

@@ -10,8 +10,9 @@ from .._deadlines import deadline_after, remaining
 from ..common import ConnectionT
 from ..threading.manager import BaseConnectionManager
 from ._dbapi_drivers import Note, traits_of
+from ._endpoints import find_endpoint
 from ._parameters import (
-    ConnectArguments, Keywords, check_arguments, check_hook, current_keywords, find_endpoint, told_error,
+    ConnectArguments, Keywords, check_arguments, check_hook, current_keywords, told_error,
 )  # fmt: skip
 from ._within import call_within
 

@@ -12,7 +12,8 @@ import psycopg2.extensions as pg
 
 from .._fork import release_descriptor
 from ..threading.manager import BaseConnectionManager
-from ._postgres import DsnParameters, check_parameters, connect_parameters, malformed_dsn
+from ._endpoints import find_endpoint
+from ._postgres import DsnParameters, check_parameters, malformed_dsn
 from ._sockets import is_quiet, shut_down
 from ._within import call_within
 
@@ -62,7 +63,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, pg.connection]):
         :raises TimeoutError: it took too long
         :raises psycopg2.Error: the DSN cannot be parsed, the server cannot be reached, or does not let us in
         """
-        params = connect_parameters(self._dsn_params, endpoint)
+        params = find_endpoint(self._dsn_params, endpoint)
         parsed = _parse(params, endpoint)
         if timeout is None:
             conn: pg.connection = psycopg2.connect(**params)

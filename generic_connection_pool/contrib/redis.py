@@ -22,6 +22,7 @@ import redis.connection
 from .._fork import release_descriptor, unfinished
 from ..threading.manager import BaseConnectionManager
 from . import _redis
+from ._endpoints import find_endpoint
 from ._redis import ConnectTimeoutError, RedisParameters
 from ._redis_session import Packed, Session, judge_pong, kinds_of, new_ping, reset_commands, was_reset
 from ._sockets import Deadline, close_socket, connect_tcp, resolve
@@ -277,7 +278,7 @@ class RedisConnectionManager(BaseConnectionManager[RedisEndpoint, RedisConnectio
         :raises redis.ConnectionError: the server cannot be reached, or its certificate is not to be trusted
         """
         deadline = Deadline(timeout)
-        source = _redis.source_of(self._endpoints, endpoint)
+        source = find_endpoint(self._endpoints, endpoint)
         parameters = source() if callable(source) else source
         kind, keywords = _redis.connect_keywords(endpoint, parameters, redis.connection.parse_url)
         conn = _redis.construct(endpoint, _CONNECTIONS[kind], keywords)

@@ -19,6 +19,7 @@ import redis.asyncio.connection
 from .._fork import release_descriptor
 from ..asyncio.manager import BaseConnectionManager
 from . import _redis
+from ._endpoints import find_endpoint
 from ._redis import ConnectTimeoutError, RedisParameters
 from ._redis_session import Packed, Session, judge_pong, kinds_of, new_ping, reset_commands, was_reset
 from ._sockets import is_quiet
@@ -306,7 +307,7 @@ class RedisConnectionManager(BaseConnectionManager[RedisEndpoint, RedisConnectio
         :raises redis.ResponseError: the server refuses something else
         :raises redis.ConnectionError: the server cannot be reached, or its certificate is not to be trusted
         """
-        source = _redis.source_of(self._endpoints, endpoint)
+        source = find_endpoint(self._endpoints, endpoint)
         parameters = source() if callable(source) else source
         if inspect.isawaitable(parameters):
             parameters = await parameters

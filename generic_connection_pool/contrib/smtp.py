@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple, Unio
 from .._fork import release_descriptor, unfinished
 from .._messages import show
 from ..threading.manager import BaseConnectionManager
+from ._endpoints import find_endpoint
 from ._sockets import Deadline
 from ._smtp import SmtpConnection
 from ._transports import Transports, check_context, check_io_timeout, check_server, place, say_goodbye
@@ -130,7 +131,7 @@ class SmtpConnectionManager(BaseConnectionManager[SmtpEndpoint, SmtpConnection])
         :raises OSError: it cannot be connected, or all of it not in time (``TimeoutError``); the message says where
         :raises ValueError: the credentials cannot be sent
         """
-        server = self._server(endpoint)
+        server = find_endpoint(self._servers, endpoint)
         assert server.port is not None
         where = f'endpoint {endpoint!r} ({place(server.host, server.port)})'
         deadline = Deadline(timeout)
@@ -291,13 +292,6 @@ class SmtpConnectionManager(BaseConnectionManager[SmtpEndpoint, SmtpConnection])
         if isinstance(exc, OSError) and not isinstance(exc, smtplib.SMTPException):
             return False
         return conn.is_at_rest()
-
-    def _server(self, endpoint: SmtpEndpoint) -> SmtpServer:
-        try:
-            return self._servers[endpoint]
-        except KeyError:
-            known = ', '.join(repr(name) for name in self._servers) or 'none'
-            raise KeyError(f'unknown endpoint {endpoint!r}; known are: {known}') from None
 
 
 def _log_in(conn: SmtpConnection, user: str, password: str) -> None:

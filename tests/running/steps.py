@@ -14,7 +14,7 @@ CORES = {'0': 'cython', '1': 'python'}
 # tests that try both cores in one process, or how they are built: once for each interpreter is enough
 BOTH_AT_ONCE = ('core', 'exhaustive', 'packaging', 'stress/test_core_threads.py')
 # tests that have nothing to do with the interpreter
-ONCE = ('exhaustive/test_model.py', 'running')
+ONCE = ('exhaustive/test_model.py', 'running', 'test_examples.py')
 
 # the checkers run side by side, and must not write into the same cache
 ALONE = ('--cache-dir', os.devnull)
@@ -144,6 +144,7 @@ def typing_jobs(environment: Environment, prepared: Job) -> Iterator[Job]:
     python = environment.python
     for name, *arguments in (
         ('mypy, package', 'mypy', *ALONE, '--strict', '--config-file', SETTINGS, ROOT / 'generic_connection_pool'),
+        ('mypy, examples', 'mypy', *ALONE, '--strict', '--config-file', SETTINGS, *sorted((ROOT / 'examples').glob('*.py'))),
         ('mypy, tests/typing', 'mypy', *ALONE, '--strict', '--config-file', SETTINGS, uses),
         ('stubtest', 'mypy.stubtest', '_cpool'),
         ('pyright, tests/typing', 'pyright', '--pythonpath', python, uses),
