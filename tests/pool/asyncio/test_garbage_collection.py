@@ -160,7 +160,7 @@ LEFT: Dict[str, Any] = {
 
 
 class Collect:
-    """Runs the garbage collector once, at the n-th line that the library executes.
+    """Runs the garbage collector once, at the n-th line that the library executes within the block.
 
     The compiled core has no lines; there, only the lines of the facade count.
     """
@@ -169,14 +169,22 @@ class Collect:
         self.lines_left = at
         self.directory = generic_connection_pool.__path__[0]
 
-    def trace(self, frame: Any, event: str, arg: Any) -> Any:
+    def __enter__(self) -> 'Collect':
+        self._before = sys.gettrace()
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        sys.settrace(self._before)
+
+    def _trace(self, frame: Any, event: str, arg: Any) -> Any:
         if not frame.f_code.co_filename.startswith(self.directory):
             return None
         if event == 'line':
             self.lines_left -= 1
             if self.lines_left == 0:
                 gc.collect()
-        return self.trace
+        return self._trace
 
 
 @pytest.fixture
@@ -210,12 +218,8 @@ async def collect_in_the_middle(kind: str, at: int) -> bool:
     pool: Pool = ConnectionPool(manager, max_size=2, total_max_size=4)
     await pool.release(await pool.acquire('b'), 'b')
     held = await leave(pool, manager)
-    collection = Collect(at)
-    sys.settrace(collection.trace)
-    try:
+    with Collect(at) as collection:
         await operate(pool, held)
-    finally:
-        sys.settrace(None)
     gc.collect()
     pool._core.check_invariants()
     await until(lambda: pool._core.lent_size('a') == 0 == pool._core.waiting('a'))
@@ -243,13 +247,9 @@ async def test_a_collection_in_the_middle_of_an_operation_may_close_a_close(quic
         pool: Pool = ConnectionPool(manager)
         conns = [await pool.acquire('a') for _ in range(2)]
         Garbage(pool.close())
-        collection = Collect(at)
-        sys.settrace(collection.trace)
-        try:
+        with Collect(at) as collection:
             for conn in conns:
                 await pool.release(conn, 'a')
-        finally:
-            sys.settrace(None)
         gc.collect()
         await finish(pool, manager)
         reached = collection.lines_left <= 0
