@@ -1,13 +1,34 @@
-"""A plugin of coverage: that of Cython, which knows inline functions of ``.pxd`` files only by luck.
+"""A plugin of coverage for the compiled core.
 
-Their lines are in the C files of all modules that use them; which of them can be executed is the union.
+That of Cython, but for two things. It knows inline functions of ``.pxd`` files only by luck: their lines are in the C
+files of all modules that use them, and which of them can be executed is the union. And at each line it runs Python code,
+in which the interpreter serves signals and passes the GIL on, right in the midst of an operation of the core: here,
+Python code runs only when a file is met for the first time.
 """
 
+import operator
 import os
 from pathlib import Path
 from typing import Any, Dict
 
+from coverage.plugin import FileTracer
 from Cython.Coverage import Plugin, _find_dep_file_path
+
+
+class Lines(FileTracer):
+    """Says that the lines of a file are those of its frames.
+
+    :param path: the file
+    """
+
+    #: what is called at each line; no Python code
+    line_number_range = operator.attrgetter('f_lineno', 'f_lineno')
+
+    def __init__(self, path: str):
+        self._path = path
+
+    def source_filename(self) -> str:
+        return self._path
 
 
 class InlinedPlugin(Plugin):
@@ -30,10 +51,10 @@ class InlinedPlugin(Plugin):
         return self._c_files_map[sourcefile][1:] if sourcefile in self._c_files_map else (None, None)
 
     def file_tracer(self, filename: str) -> Any:
-        if f'{os.sep}_cpool{os.sep}' not in os.path.abspath(filename):
+        path = os.path.abspath(filename)
+        if f'{os.sep}_cpool{os.sep}' not in path or not path.endswith(('.pyx', '.pxd')):
             return None
-        self._read_all(os.path.abspath(filename))
-        return super().file_tracer(filename)
+        return Lines(path)
 
     def file_reporter(self, filename: str) -> Any:
         self._read_all(os.path.abspath(filename))
