@@ -285,6 +285,19 @@ async def test_a_block_that_raised_asks_whether_its_connection_is_reusable(open_
         assert (conn in manager.disposed) != kept
 
 
+@pytest.mark.parametrize('reusable', [True, False])
+async def test_the_answer_of_an_is_reusable_that_is_a_coroutine_function_is_awaited(
+    open_pool: OpenPool, reusable: bool
+) -> None:
+    manager = Manager(is_reusable=always(reusable))
+    pool = open_pool(manager)
+    with pytest.raises(LookupError):
+        async with pool.connection('a'):
+            raise LookupError
+    assert manager.names() == ['create', 'is_reusable', *([] if reusable else ['dispose'])]
+    assert pool.get_size() == int(reusable)
+
+
 async def test_a_block_that_ended_well_asks_nobody_whether_its_connection_is_reusable(open_pool: OpenPool) -> None:
     manager = Manager(is_reusable=lambda *args: False)
     pool = open_pool(manager)

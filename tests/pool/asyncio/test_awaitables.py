@@ -138,6 +138,62 @@ async def test_they_can_be_driven_by_hand(open_pool: OpenPool, hooked: bool) -> 
 
 
 @each_manager
+async def test_awaiting_one_by_hand_is_iterating(open_pool: OpenPool, hooked: bool) -> None:
+    pool = open_pool(manager_for(hooked), max_size=1)
+    conn = await pool.acquire('a')
+    waiting = pool.acquire('a').__await__()
+    assert iter(waiting) is waiting
+    assert asyncio.isfuture(next(waiting)) and pool._core.waiting('a') == 1
+    waiting.close()
+    assert pool._core.waiting('a') == 0
+    await pool.release(conn, 'a')
+
+
+async def test_what_a_hook_awaits_may_end_with_an_exception_that_the_hook_deals_with(open_pool: OpenPool) -> None:
+    """Such an exception is thrown into the operation, which goes on in spite of that."""
+    loop = asyncio.get_running_loop()
+    dealt_with: List[str] = []
+
+    async def survive(endpoint: str, conn: Any = None) -> bool:
+        future: 'asyncio.Future[None]' = loop.create_future()
+        loop.call_soon(future.set_exception, OSError('reset by peer'))
+        try:
+            await future
+        except OSError:
+            dealt_with.append(endpoint)
+        return True
+
+    pool = open_pool(Manager(check_aliveness=survive, on_release=survive))
+    conn = await pool.acquire('a')
+    await pool.release(conn, 'a')
+    async with pool.connection('a') as again:
+        assert again is conn
+    assert await pool.acquire('a') is conn
+    await pool.release(conn, 'a')
+    assert dealt_with == ['a'] * 5
+
+
+async def test_what_an_operation_runs_cannot_run_the_operation(open_pool: OpenPool) -> None:
+    refused: List[str] = []
+
+    async def create(endpoint: str) -> None:
+        for use in (operation.send, operation.throw):
+            with pytest.raises(ValueError, match='already executing'):
+                use(None if use == operation.send else KeyError())
+            refused.append(endpoint)
+
+    pool = open_pool(Manager(create=create))
+    operation: Any = pool.acquire('a')
+    await pool.release(await operation, 'a')
+    assert refused == ['a', 'a']
+
+
+async def test_the_class_of_a_context_manager_can_be_subscripted_as_annotations_do(open_pool: OpenPool) -> None:
+    lease: Any = type(open_pool().connection('a'))
+    assert lease[str, int].__origin__ is lease
+
+
+@each_manager
 async def test_the_tasks_that_wait_can_be_looked_into(open_pool: OpenPool, hooked: bool) -> None:
     """Debuggers print the stack of a task."""
     pool = open_pool(manager_for(hooked), max_size=1)

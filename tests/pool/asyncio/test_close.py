@@ -20,7 +20,7 @@ from support.tasks import (
     until,
 )
 
-from generic_connection_pool import ConnectionNotAcquiredError, ConnectionPoolClosedError
+from generic_connection_pool import ConnectionNotAcquiredError, ConnectionPoolClosedError, ConnectionPoolTimeoutError
 
 SHORT = 0.02
 
@@ -214,8 +214,24 @@ async def test_close_with_a_timeout_of_0_waits_for_nobody(open_pool: OpenPool) -
     assert set(manager.disposed) == set(conns) and pool.get_size() == 0
 
 
-async def test_a_connection_closed_by_force_is_forgotten_when_it_is_released(open_pool: OpenPool) -> None:
-    manager = Manager(on_release=always(None))
+async def test_a_creation_that_outlasts_both_its_caller_and_the_pool_ends_in_a_disposal(open_pool: OpenPool) -> None:
+    """Hazards 8 and 23."""
+    gate = StubbornGate()
+    manager = Manager(create=gate)
+    pool = open_pool(manager)
+    with pytest.raises(ConnectionPoolTimeoutError):
+        await pool.acquire('a', timeout=SHORT)
+    closing = asyncio.ensure_future(pool.close())
+    await until(lambda: pool.closed)
+    assert pool.get_size() == 1 and not closing.done()
+    gate.open()
+    await closing
+    assert len(manager.created) == 1 and manager.disposed == manager.created
+
+
+@pytest.mark.parametrize('hooks', [{}, {'on_release': always(None)}], ids=['plain', 'hooked'])
+async def test_a_connection_closed_by_force_is_forgotten_when_it_is_released(open_pool: OpenPool, hooks: Any) -> None:
+    manager = Manager(**hooks)
     pool = open_pool(manager)
     conn = await pool.acquire('a')
     async with pool.connection('a') as held:

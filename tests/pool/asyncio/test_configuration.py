@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import pytest
-from support.tasks import Manager, OpenPool, Pool
+from support.tasks import Manager, OpenPool, Pool, always
 
 from generic_connection_pool import BaseError, ConnectionPoolClosedError, exceptions
 from generic_connection_pool.asyncio import ConnectionPool
@@ -25,6 +25,28 @@ def test_the_parameters_and_their_defaults_are_those_of_0_8_1() -> None:
     }
     assert {name: parameters[name].default for name in expected} == expected
     assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in parameters.values())
+
+
+async def test_a_manager_may_be_any_object_whose_methods_return_what_can_be_awaited() -> None:
+    inner = Manager()
+
+    class Duck:
+        def create(self, endpoint: str) -> Any:
+            return inner.create(endpoint)
+
+        def dispose(self, endpoint: str, conn: Any) -> Any:
+            return inner.dispose(endpoint, conn)
+
+        def nothing(self, endpoint: str, conn: Any) -> Any:
+            return always(True)()
+
+        check_aliveness = on_acquire = on_release = on_connection_dead = nothing
+
+    pool: Pool = ConnectionPool(Duck())  # type: ignore[arg-type]
+    async with pool.connection('a') as conn:
+        assert inner.created == [conn]
+    await pool.close()
+    inner.check_books()
 
 
 async def test_the_properties_tell_the_defaults(open_pool: OpenPool) -> None:

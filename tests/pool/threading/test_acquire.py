@@ -362,3 +362,8 @@ def test_is_reusable_is_told_what_the_block_raised(make_pool: MakePool) -> None:
         with pool.connection('a') as conn:
             raise failure
     assert told == [('a', conn, failure)]
+
+
+def test_the_class_of_a_context_manager_can_be_subscripted_as_annotations_do(make_pool: MakePool) -> None:
+    lease: Any = type(make_pool(Manager()).connection('a'))
+    assert lease[str, int].__origin__ is lease

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import threading
-from typing import Any, List
+from typing import Any, Deque, List
 
 import pytest
 from generic_connection_pool.threading import workers as workers_module
@@ -273,6 +273,25 @@ def test_an_interrupt_of_submit_leaves_the_workers_fit(monkeypatch: pytest.Monke
         assert done.count('interrupted') <= 1
 
     assert everywhere(scenario, (workers_module.__file__,)) > FEW
+
+
+def test_a_job_that_comes_while_the_last_thread_leaves_is_run_by_it_if_there_can_be_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(workers_module, 'LINGER', 0.0)
+    no_threads(monkeypatch)
+    workers = Workers(NAME)
+    done: List[str] = []
+
+    class Beds(Deque[Any]):
+        def remove(self, bed: Any) -> None:
+            super().remove(bed)
+            workers._jobs.append(lambda: done.append('late'))
+
+    workers._beds = Beds()
+    workers._jobs.append(lambda: done.append('first'))
+    workers._work()
+    assert done == ['first', 'late'] and not workers._jobs and not workers._beds
 
 
 def test_many_threads_may_submit_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
