@@ -1,8 +1,10 @@
 """A threads pool in a forked child: it starts empty and free, and leaves its parent's connections alone. HAZARD 38"""
 
+import gc
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 from typing import Any, Callable, List
 
@@ -219,6 +221,41 @@ def test_disposals_that_the_parent_has_put_off_are_left_to_it() -> None:
 HOOKS = ['create', 'check_aliveness', 'on_connection_dead', 'on_acquire', 'on_release', 'is_reusable', 'dispose']
 
 
+def test_a_manager_that_knows_nothing_of_forks_has_its_descriptors_released_in_the_child() -> None:
+    mine, theirs = socket.socketpair()
+
+    class Duck:
+        def create(self, endpoint: str, timeout: Any = None) -> socket.socket:
+            return mine
+
+        def dispose(self, endpoint: str, conn: socket.socket, timeout: Any = None) -> None:
+            conn.close()
+
+        def nothing(self, *args: Any) -> bool:
+            return True
+
+        check_aliveness = on_acquire = on_release = on_connection_dead = nothing
+
+    pool: Any = used(ConnectionPool(Duck()), 'a')  # type: ignore[arg-type]
+    assert in_child(mine.fileno) == -1
+    mine.sendall(b'still here')
+    assert theirs.recv(100) == b'still here'
+    pool.close()
+    theirs.close()
+
+
+@pytest.mark.parametrize('collects', [True, False])
+def test_a_child_collects_garbage_if_its_parent_does(collects: bool) -> None:
+    pool: Any = used(ConnectionPool(Manager()), 'a')
+    before = gc.isenabled()
+    (gc.enable if collects else gc.disable)()
+    try:
+        assert in_child(gc.isenabled) is collects
+    finally:
+        (gc.enable if before else gc.disable)()
+    finish(pool)
+
+
 @pytest.mark.parametrize('timeout', [None, 20])
 @pytest.mark.parametrize('hook', HOOKS)
 def test_an_operation_whose_hook_forks_comes_to_nothing_in_the_child(hook: str, timeout: Any) -> None:
@@ -308,6 +345,42 @@ def test_a_signal_handler_that_forks_while_its_thread_waits_ends_the_wait_in_the
     os.waitpid(children[0], 0)
     pool.release(held, 'a')
     finish(pool)
+
+
+def test_a_signal_handler_that_forks_while_its_thread_closes_ends_the_close_in_the_child() -> None:
+    pool: Any = ConnectionPool(Watched())
+    held = pool.acquire('a')
+    reader, writer = os.pipe()
+    children: List[int] = []
+
+    def handler(*_: Any) -> None:
+        children.append(fork())
+        if children[0]:
+            pool.release(held, 'a')
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    main = threading.get_ident()
+
+    def send() -> None:
+        wait_until(lambda: pool._closers)
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+    sender = start(send)
+    try:
+        pool.close()
+        if children == [0]:
+            try:
+                os.write(writer, f'{pool.closed} {pool.get_size()} {pool._closers}'.encode())
+            finally:
+                os._exit(0)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    os.close(writer)
+    result(sender)
+    assert pool.closed and pool.get_size() == 0
+    with os.fdopen(reader) as pipe:
+        assert pipe.read() == 'True 0 []'
+    os.waitpid(children[0], 0)
 
 
 def test_a_grandchild_starts_empty_too() -> None:
