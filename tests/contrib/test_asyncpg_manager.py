@@ -36,6 +36,18 @@ async def conn(manager: DbConnectionManager) -> AsyncIterator[DbConnection]:
 # -- creating
 
 
+@pytest.mark.parametrize(('settings', 'error', 'text'), [
+    ({'command_timeout': 'soon'}, ValueError, 'command_timeout'),
+    ({'host': ['127.0.0.1', '127.0.0.1'], 'port': [1, 2, 3]}, asyncpg.InterfaceError, '3 port numbers'),
+])  # fmt: skip
+async def test_settings_that_make_no_sense_are_the_error_of_the_driver_which_says_why(
+    settings: Dict[str, Any], error: Any, text: str
+) -> None:
+    manager = DbConnectionManager({'main': {'host': '127.0.0.1', 'user': 'somebody', **settings}})
+    with pytest.raises(error, match=text):
+        await manager.create('main')
+
+
 async def test_an_unknown_endpoint_is_named_and_so_are_the_known_but_no_password(postgres: PostgresServer) -> None:
     manager = DbConnectionManager({'main': postgres.parameters(password=PASSWORD), 'other': postgres.parameters()})
     with pytest.raises(KeyError, match="'typo'.*'main', 'other'") as caught:
