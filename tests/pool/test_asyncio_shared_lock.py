@@ -52,6 +52,17 @@ async def test_acquiring_a_free_lock_and_releasing_it_do_not_suspend(lock: Share
         assert step(lock.release(exclusive)) is None
 
 
+async def test_who_is_cancelled_when_another_has_released_his_share_already_leaves_nothing(lock: SharedLock) -> None:
+    await lock.acquire()
+    waiter = await start(lock.acquire(exclusive=False))
+    await lock.release()
+    await lock.release(exclusive=False)  # that of the waiter, which is let in but has not run yet
+    waiter.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+    assert 'unlocked' in repr(lock)
+
+
 async def test_exclusive_use_shuts_out_everybody_else(lock: SharedLock) -> None:
     assert await lock.acquire()
     assert not await lock.acquire(timeout=0)
