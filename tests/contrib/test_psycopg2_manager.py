@@ -17,6 +17,7 @@ from psycopg2 import extensions  # noqa: E402
 from support.postgres import DATABASES, PASSWORD, USER_WITH_PASSWORD, PostgresServer  # noqa: E402
 from support.servers import eventually, open_descriptors, refusing_port, silent_server  # noqa: E402
 
+from generic_connection_pool.contrib import psycopg2 as module  # noqa: E402
 from generic_connection_pool.contrib._sockets import is_quiet  # noqa: E402
 from generic_connection_pool.contrib.psycopg2 import DbConnectionManager  # noqa: E402
 from generic_connection_pool.threading import ConnectionPool  # noqa: E402
@@ -282,6 +283,21 @@ def test_a_message_that_nobody_asked_for_does_no_harm(
     assert manager.check_aliveness(ALPHA, conn)
     assert is_quiet(conn.fileno())
     assert fetch(conn, 'SELECT 1') == 1
+
+
+def test_a_server_that_goes_on_talking_is_not_listened_to_for_ever(
+    manager: DbConnectionManager,
+    conn: extensions.connection,
+    postgres: PostgresServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, '_ROUNDS', 1)
+    fetch(conn, 'LISTEN news; SELECT 1')
+    conn.commit()
+    postgres.query("SELECT pg_notify('news', 'hello')")
+    eventually(lambda: not is_quiet(conn.fileno()))
+    assert not manager.check_aliveness(ALPHA, conn)
+    assert manager.check_aliveness(ALPHA, conn)
 
 
 def test_a_connection_closed_by_its_user_is_found_dead(
