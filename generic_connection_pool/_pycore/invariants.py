@@ -59,11 +59,12 @@ def _check_endpoint(core: 'Store', endpoint: 'Endpoint') -> None:
     if core.closed:
         assert not tickets, f'{name}: somebody waits though the pool is closed'
     ring = None
-    if endpoint.waiters.count and endpoint.count < core.max_size:
-        assert core.total == core.total_max_size, f'{name}: somebody waits though a slot is free'
-        ring = core._needy if off_duty is not None and core._needs(endpoint) > 0 else core._covered
-    elif endpoint.waiters.count and off_duty is not None and core._needs(endpoint) > 0:
+    if off_duty is not None and core._needs(endpoint) > 0:
         ring = core._needy
+    elif tickets and endpoint.count < core.max_size:
+        ring = core._covered
+    if tickets and endpoint.count < core.max_size:
+        assert core.total == core.total_max_size, f'{name}: somebody waits though a slot is free'
     assert endpoint.ring is ring, f'{name} is in the wrong ring'
 
 
