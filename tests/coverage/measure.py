@@ -34,8 +34,9 @@ NAMES = (
     'generic_connection_pool', '_cpool', 'stubs', 'tests', 'docs', 'examples', 'pyproject.toml', 'setup.py',
     'README.md', 'LICENSE', 'CHANGELOG.md',
 )  # fmt: skip
-#: what measures, and would measure coverage
-LEFT_OUT = ('tests/stress/test_flat.py',)
+#: The one measures, and would measure coverage. The other has asynchronous exceptions raised in threads: as long as such
+#: a one is on its way, CPython 3.11 has no other thread that is traced enter any function, and all may wait for ever.
+LEFT_OUT = ('tests/stress/test_flat.py', 'tests/process/test_interrupts_at_random.py')
 LEAST = {'python': 98.0, 'cython': 95.0}
 #: seconds after which a test hangs: where, is told, and its process ended
 PATIENCE = 300
@@ -60,9 +61,9 @@ class Part(NamedTuple):
 #: of its own all the time, and would be measured in part only.
 PARTS = {
     'python': (
-        Part('1', ('tests/core', 'tests/fuzz', 'tests/secrets')),  # tests/core tests both cores, whichever is chosen
         Part('1', ('tests/pool',)),
         Part('0', ('tests/pool',)),
+        Part('1', ('tests/core', 'tests/fuzz', 'tests/secrets')),  # tests/core tests both cores, whichever is chosen
         Part('1', ('tests/contrib', 'tests/process', 'tests/stress')),
         Part('0', ('tests/contrib', 'tests/process', 'tests/stress')),
         Part('0', ('tests/fuzz', 'tests/secrets')),
