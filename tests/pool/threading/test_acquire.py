@@ -226,7 +226,8 @@ def test_a_timeout_of_zero_never_waits(
     with pytest.raises(ConnectionPoolTimeoutError) as caught:
         pool.acquire('a', timeout=0)
     assert 'within 0.00' in str(caught.value)
-    assert pool._core.waiting('a') == 0 and threading.active_count() == before
+    assert pool._core.waiting('a') == 0
+    assert threading.active_count() <= before  # one that an earlier test has left may have ended
 
 
 def test_a_timeout_of_zero_creates_a_connection_where_there_is_room(make_pool: MakePool, manager: Manager) -> None:
