@@ -1,4 +1,4 @@
-"""What the pure core does when something comes in the midst of it: a fork, a finalizer, a platform that sleeps in bits."""
+"""What the pure core does when something comes in between: a fork, a finalizer, a platform that sleeps in bits."""
 
 from typing import Any, List
 

@@ -1,9 +1,9 @@
 """A plugin of coverage for the compiled core.
 
 That of Cython, but for two things. It knows inline functions of ``.pxd`` files only by luck: their lines are in the C
-files of all modules that use them, and which of them can be executed is the union. And at each line it runs Python code,
-in which the interpreter serves signals and passes the GIL on, right in the midst of an operation of the core: here,
-Python code runs only when a file is met for the first time.
+files of all modules that use them, and which of them can be executed is the union. And at each line it runs Python
+code, in which the interpreter serves signals and passes the GIL on, right in the midst of an operation of the core:
+here, Python code runs only when a file is met for the first time.
 """
 
 import operator

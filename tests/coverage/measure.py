@@ -3,12 +3,13 @@
     python tests/coverage/measure.py [--only python|cython] [--work DIR] [--jobs N] [--built | --keep]
 
 A copy of the working tree is made under ``--work``. In it the suite runs with either core for the branches of the
-Python code (subprocesses included), and once more with a compiled core that is built to be traced, line by line. Several
-parts of that run side by side, each in a process of its own, so that one which breaks off does not take the rest with it.
+Python code (subprocesses included), and once more with a compiled core that is built to be traced, line by line.
+Several parts of that run side by side, each in a process of its own, so that one which breaks off does not take the
+rest with it.
 
-What is not reached has to be explained in ``misses.toml``. A miss without an explanation, an explanation of what does not
-exist any more, less than 98 % of the branches, less than 95 % of the lines of the compiled core, and a test that fails
-or lasts for minutes: each is a failure.
+What is not reached has to be explained in ``misses.toml``. A miss without an explanation, an explanation of what does
+not exist any more, less than 98 % of the branches, less than 95 % of the lines of the compiled core, and a test that
+fails or lasts for minutes: each is a failure.
 
 Which tests run on the traced core, and what is done so that its operations are atomic all the same: see
 ``undisturbed.py`` and ``inlined.py``.
@@ -34,8 +35,8 @@ NAMES = (
     'generic_connection_pool', '_cpool', 'stubs', 'tests', 'docs', 'examples', 'pyproject.toml', 'setup.py',
     'README.md', 'LICENSE', 'CHANGELOG.md',
 )  # fmt: skip
-#: The one measures, and would measure coverage. The other has asynchronous exceptions raised in threads: as long as such
-#: a one is on its way, CPython 3.11 has no other thread that is traced enter any function, and all may wait for ever.
+#: The one measures, and would measure coverage. The other has asynchronous exceptions raised in threads: as long as one
+#: is on its way, CPython 3.11 has no other thread that is traced enter any function, and all may wait for ever.
 LEFT_OUT = ('tests/stress/test_flat.py', 'tests/process/test_interrupts_at_random.py')
 LEAST = {'python': 98.0, 'cython': 95.0}
 #: seconds after which a test hangs: where, is told, and its process ended
@@ -181,7 +182,8 @@ def run_part(copy: Path, kind: str, number: int) -> bool:
     code = run(
         copy, log, '-m', 'coverage', 'run', f'--rcfile={copy / "coverage.cfg"}', '-m', 'pytest', '-q',
         '-p', 'no:cacheprovider', '-o', f'faulthandler_timeout={PATIENCE}', '-o', 'faulthandler_exit_on_timeout=true',
-        *plugins, *(f'--ignore={path}' for path in LEFT_OUT), *part.tests, GENERIC_CONNECTION_POOL_PURE=part.pure, COVERAGE_CORE='ctrace',
+        *plugins, *(f'--ignore={path}' for path in LEFT_OUT), *part.tests,
+        GENERIC_CONNECTION_POOL_PURE=part.pure, COVERAGE_CORE='ctrace',
     )  # fmt: skip
     lines = log.read_text(errors='replace').splitlines() or ['']
     say(f'{kind}, {part.name}: {lines[-1].strip("= ")}, {time.monotonic() - began:.0f} s in all')
@@ -208,8 +210,10 @@ def is_enough(copy: Path, kind: str, report: Dict[str, Any]) -> bool:
     say(f'\n{kind}, Python {sys.version.split()[0]}')
     for name, file in sorted(report['files'].items()):
         summary = file['summary']
-        branches = f'{summary["covered_branches"]:6} of {summary["num_branches"]:4} branches' if kind == 'python' else ''
-        say(f'  {name:56}{summary["covered_lines"]:6} of {summary["num_statements"]:4} lines{branches}')
+        text = f'  {name:56}{summary["covered_lines"]:6} of {summary["num_statements"]:4} lines'
+        if kind == 'python':
+            text += f'{summary["covered_branches"]:6} of {summary["num_branches"]:4} branches'
+        say(text)
     share = 100.0 * covered / count
     say(f'{covered} of {count} {what}: {share:.1f} % (at least {LEAST[kind]:.0f})')
     say(f'lines of the same: {totals["covered_lines"]} of {totals["num_statements"]}')

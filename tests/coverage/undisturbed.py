@@ -1,10 +1,10 @@
 """A plugin of pytest for the core that is built to be traced: keeps its operations atomic in spite of that.
 
-With a GIL the lock of the compiled core is the GIL, and costs nothing, because nothing that an operation does lets go of
-it. A tracer does, if it runs Python code. That of ``inlined.py`` runs some when it meets a file for the first time only,
-so all are met here, before there are other threads. Collecting garbage, which CPython up to 3.11 does when it makes the
-frames that are traced, would call finalizers, and those the core, in the midst of an operation: it is left to the tests
-that ask for it.
+With a GIL the lock of the compiled core is the GIL, and costs nothing, because nothing that an operation does lets go
+of it. A tracer does, if it runs Python code. That of ``inlined.py`` runs some when it meets a file for the first time
+only, so all are met here, before there are other threads. Collecting garbage, which CPython up to 3.11 does when it
+makes the frames that are traced, would call finalizers, and those the core, in the midst of an operation: it is left
+to the tests that ask for it.
 
 The tests that ``untraced.toml`` names do not run, nor those of the core that are given its pure-Python twin.
 """

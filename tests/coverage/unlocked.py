@@ -1,7 +1,8 @@
 """A plugin of pytest for its own process, and those that are forked from it: coverage collects without its lock.
 
-The lock is of use to nobody, since what is done under it is C code that keeps the GIL. But taking it is Python code, run
-at each call that is traced: another thread may have the lock just when this one forks, and the child would wait for ever.
+The lock is of use to nobody, since what is done under it is C code that keeps the GIL. But taking it is Python code,
+run at each call that is traced: another thread may have the lock just when this one forks, and the child would wait
+for ever.
 """
 
 from coverage import Coverage
