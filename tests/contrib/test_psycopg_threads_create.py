@@ -1,0 +1,354 @@
+"""How the manager of psycopg 3 for threads opens connections, against a real server."""
+
+import concurrent.futures
+import contextlib
+import pathlib
+import signal
+import threading
+import time
+from typing import Any, Dict, Iterator, List
+
+import pytest
+
+psycopg = pytest.importorskip('psycopg', exc_type=ImportError)
+
+from support.postgres import DATABASES, PASSWORD, USER_WITH_PASSWORD, PostgresServer  # noqa: E402
+from support.psycopg3 import ALPHA, LONG, MALFORMED, fetch, nowhere, parameters  # noqa: E402
+from support.servers import eventually, open_descriptors, silent_server  # noqa: E402
+
+from generic_connection_pool.contrib.psycopg import DbConnection, DbConnectionManager  # noqa: E402
+from generic_connection_pool.threading import ConnectionPool  # noqa: E402
+
+Pool = ConnectionPool[str, DbConnection]
+
+
+@pytest.fixture
+def manager(postgres: PostgresServer) -> DbConnectionManager:
+    return DbConnectionManager({name: parameters(postgres, name) for name in DATABASES})
+
+
+# -- what it is made of
+
+
+@pytest.mark.parametrize('wrong', ['zyqx', ['zyqx'], None, {'main': 'zyqx'}, {'main': ['zyqx']}])
+def test_parameters_of_a_wrong_kind_are_refused_without_telling_them(wrong: Any) -> None:
+    with pytest.raises(TypeError, match='dsn_params.*not a') as caught:
+        DbConnectionManager(wrong)
+    assert 'zyqx' not in str(caught.value)
+
+
+@pytest.mark.parametrize('name', ['configure', 'reset'])
+def test_a_callback_that_cannot_be_called_is_refused(name: str) -> None:
+    wrong: Dict[str, Any] = {name: 'DISCARD ALL'}
+    with pytest.raises(TypeError, match=f'{name} must be a callable or None, not a str'):
+        DbConnectionManager({}, **wrong)
+
+
+# -- creating
+
+
+def test_an_unknown_endpoint_is_named_and_so_are_the_known_but_no_password(postgres: PostgresServer) -> None:
+    manager = DbConnectionManager({'main': parameters(postgres, password=PASSWORD), 'other': parameters(postgres)})
+    with pytest.raises(KeyError, match="'typo'.*'main', 'other'") as caught:
+        manager.create('typo')
+    assert PASSWORD not in str(caught.value)
+    assert PASSWORD not in repr(manager)
+
+
+@pytest.mark.parametrize('timeout', [None, 5.0])
+def test_a_wrong_password_is_an_error_that_does_not_tell_it(postgres: PostgresServer, timeout: Any) -> None:
+    wrong = 'wrong-secret'
+    manager = DbConnectionManager({'main': parameters(postgres, user=USER_WITH_PASSWORD, password=wrong)})
+    before = open_descriptors()
+    with pytest.raises(psycopg.OperationalError, match="endpoint 'main'.*password authentication failed") as caught:
+        manager.create('main', timeout)
+    assert wrong not in str(caught.value)
+    eventually(lambda: open_descriptors() == before)
+
+
+@pytest.mark.parametrize('conninfo', MALFORMED)
+@pytest.mark.parametrize('timeout', [None, 5.0])
+def test_a_conninfo_that_cannot_be_parsed_is_not_told(conninfo: str, timeout: Any) -> None:
+    with pytest.raises(psycopg.ProgrammingError, match="dsn of endpoint 'main' cannot be parsed") as caught:
+        DbConnectionManager({'main': {'conninfo': conninfo}}).create('main', timeout)
+    assert not any(part in str(caught.value) for part in ('zy', 'qx'))
+    # nor does a traceback tell what psycopg has said
+    assert caught.value.__cause__ is None and (caught.value.__context__ is None or caught.value.__suppress_context__)
+
+
+def test_a_conninfo_that_is_no_string_is_refused_without_telling_it() -> None:
+    with pytest.raises(TypeError, match="conninfo of endpoint 'main' must be a str, not a list") as caught:
+        DbConnectionManager({'main': {'conninfo': ['zyqx']}}).create('main')
+    assert 'zyqx' not in str(caught.value)
+
+
+@pytest.mark.parametrize('timeout', [None, 5.0])
+def test_a_keyword_that_psycopg_does_not_know_is_told_with_the_endpoint(timeout: Any) -> None:
+    manager = DbConnectionManager({'main': {'no_such_keyword': 'zyqx', 'password': 'zyqx'}})
+    with pytest.raises(psycopg.ProgrammingError, match="endpoint 'main'.*no_such_keyword") as caught:
+        manager.create('main', timeout)
+    assert 'zyqx' not in str(caught.value)
+
+
+def test_a_conninfo_may_be_a_url(postgres: PostgresServer) -> None:
+    where = postgres.parameters()
+    conninfo = f"postgresql://postgres@/{ALPHA}?host={where['host']}&port={where['port']}"
+    manager = DbConnectionManager({'main': {'conninfo': conninfo}})
+    for timeout in (None, 5.0):
+        conn = manager.create('main', timeout)
+        assert type(conn) is psycopg.Connection
+        assert fetch(conn, 'SELECT current_database()') == ALPHA
+        manager.dispose('main', conn)
+
+
+def test_a_right_password_is_accepted(postgres: PostgresServer) -> None:
+    manager = DbConnectionManager({'main': parameters(postgres, user=USER_WITH_PASSWORD, password=PASSWORD)})
+    conn = manager.create('main', 5)
+    assert PASSWORD not in repr(conn)
+    assert fetch(conn, 'SELECT current_user') == USER_WITH_PASSWORD
+    manager.dispose('main', conn)
+
+
+def test_credentials_that_were_rotated_are_asked_for_with_each_new_connection(postgres: PostgresServer) -> None:
+    postgres.query("CREATE ROLE rotated LOGIN PASSWORD 'first'")
+    rules = pathlib.Path(postgres.query('SHOW hba_file')[0][0])
+    before = rules.read_text()
+    rules.write_text('local all rotated scram-sha-256\n' + before)
+    postgres.query('SELECT pg_reload_conf()')
+    vault = ['first']
+    manager = DbConnectionManager({'main': lambda: parameters(postgres, user='rotated', password=vault[-1])})
+    try:
+        manager.dispose('main', manager.create('main', 5))
+        postgres.query("ALTER ROLE rotated PASSWORD 'second'")
+        with pytest.raises(psycopg.OperationalError, match='password authentication failed'):
+            manager.create('main', 5)
+        vault.append('second')
+        manager.dispose('main', manager.create('main', 5))
+    finally:
+        rules.write_text(before)
+        postgres.query('DROP ROLE rotated')
+        postgres.query('SELECT pg_reload_conf()')
+
+
+def test_a_callable_that_returns_no_mapping_is_an_error_that_does_not_tell_what_it_returned() -> None:
+    provide: Any = lambda: 'postgresql://user:zyqx@localhost/db'  # noqa: E731
+    with pytest.raises(TypeError, match="parameters of endpoint 'main' must be a mapping.*not a str") as caught:
+        DbConnectionManager({'main': provide}).create('main')
+    assert 'zyqx' not in str(caught.value)
+
+
+def test_the_time_that_a_callable_takes_counts(postgres: PostgresServer) -> None:
+    def slow() -> Dict[str, Any]:
+        time.sleep(0.02)
+        return parameters(postgres)
+
+    with pytest.raises(TimeoutError, match="'main'"):
+        DbConnectionManager({'main': slow}).create('main', 0.01)
+
+
+@pytest.mark.parametrize('timeout', [None, 5.0])
+def test_an_unknown_database_is_named(postgres: PostgresServer, timeout: Any) -> None:
+    manager = DbConnectionManager({'main': parameters(postgres, 'nowhere')})
+    with pytest.raises(psycopg.OperationalError, match='"nowhere" does not exist'):
+        manager.create('main', timeout)
+
+
+@pytest.mark.parametrize('timeout', [None, 5.0])
+def test_a_refused_connection_says_where(timeout: Any) -> None:
+    params = nowhere()
+    with pytest.raises(psycopg.OperationalError, match=f"'main'.*{params['port']}"):
+        DbConnectionManager({'main': params}).create('main', timeout)
+
+
+# -- creating within a time
+
+
+@pytest.fixture
+def brief_threads() -> Iterator[None]:
+    """Waits for the threads that were left to themselves."""
+    yield
+    eventually(lambda: not connecting())
+
+
+def connecting() -> bool:
+    return any(thread.name == 'gcp-connect' for thread in threading.enumerate())
+
+
+def test_a_server_that_never_answers_is_given_up_in_time_by_all_threads(brief_threads: None) -> None:
+    before = open_descriptors()
+    with silent_server() as (host, port):
+        # psycopg by itself would try for longer than the fixture waits
+        manager = DbConnectionManager({'main': {'host': host, 'port': port, 'user': 'x', 'connect_timeout': 60}})
+        started = time.monotonic()
+        with pytest.raises(TimeoutError, match="'main'"):
+            manager.create('main', timeout=0.1)
+        assert 0.09 < time.monotonic() - started < 1
+    eventually(lambda: open_descriptors() == before)
+
+
+def test_an_acquire_gives_up_in_time_when_a_server_never_answers(brief_threads: None) -> None:
+    with silent_server() as (host, port):
+        pool: Pool = ConnectionPool(DbConnectionManager({'main': {'host': host, 'port': port, 'user': 'x'}}))
+        with pytest.raises(TimeoutError):
+            pool.acquire('main', timeout=0.1)
+        assert pool.get_size() == 0
+        pool.close()
+
+
+def test_the_timeout_of_the_connect_keywords_holds_too() -> None:
+    with silent_server() as (host, port):
+        conninfo = f'host={host} port={port} user=x connect_timeout=2'
+        with pytest.raises(psycopg.errors.ConnectionTimeout, match="'main'"):
+            DbConnectionManager({'main': {'conninfo': conninfo}}).create('main', timeout=30)
+
+
+def test_no_time_is_too_little_to_connect(manager: DbConnectionManager) -> None:
+    with pytest.raises(TimeoutError):
+        manager.create(ALPHA, timeout=0)
+
+
+@pytest.mark.parametrize('timeout, seconds', [(0.1, 2), (1.5, 3), (30, 31)])
+def test_a_connect_that_is_left_alone_ends_soon_whatever_it_waits_for(
+    monkeypatch: pytest.MonkeyPatch, timeout: float, seconds: int
+) -> None:
+    wanted: List[Dict[str, Any]] = []
+
+    def connect(cls: Any, **params: Any) -> None:
+        wanted.append(params)
+        raise psycopg.OperationalError
+
+    monkeypatch.setattr(psycopg.Connection, 'connect', classmethod(connect))
+    with pytest.raises(psycopg.OperationalError):
+        DbConnectionManager({'main': {'user': 'x'}}).create('main', timeout)
+    assert wanted == [{'user': 'x', 'connect_timeout': seconds}]
+
+
+@pytest.mark.skipif(not hasattr(signal, 'setitimer'), reason='there is no timer signal')
+@pytest.mark.parametrize('timeout', [None, 10.0])
+def test_an_interrupted_connect_leaves_nothing_open(brief_threads: None, timeout: Any) -> None:
+    before = open_descriptors()
+    handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        with silent_server() as (host, port):
+            manager = DbConnectionManager({'main': {'host': host, 'port': port, 'user': 'x'}})
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            started = time.monotonic()
+            with pytest.raises(KeyboardInterrupt) as caught:
+                manager.create('main', timeout=timeout)
+            assert time.monotonic() - started < 5
+        # with what the traceback refers to still alive
+        assert caught.tb
+        eventually(lambda: open_descriptors() == before)
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+
+
+class LastMoment(concurrent.futures.Future):  # type: ignore[type-arg]
+    """The outcome arrives between the end of the wait and what is done about it."""
+
+    end: BaseException
+
+    def result(self, timeout: 'float | None' = None) -> Any:
+        outcome = super().result()
+        if timeout is not None:
+            raise self.end
+        return outcome
+
+
+def test_a_connection_that_comes_at_the_last_moment_is_used(
+    manager: DbConnectionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LastMoment, 'end', concurrent.futures.TimeoutError(), raising=False)
+    monkeypatch.setattr(concurrent.futures, 'Future', LastMoment)
+    conn = manager.create(ALPHA, timeout=10)
+    assert fetch(conn, 'SELECT 1') == 1
+    manager.dispose(ALPHA, conn)
+
+
+def test_a_connection_that_comes_at_the_moment_of_an_interrupt_is_closed(
+    manager: DbConnectionManager, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LastMoment, 'end', KeyboardInterrupt(), raising=False)
+    monkeypatch.setattr(concurrent.futures, 'Future', LastMoment)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        manager.create(ALPHA, timeout=10)
+    assert caught.tb
+    eventually(lambda: postgres.sessions() == 0)
+
+
+# -- configuring
+
+
+@pytest.mark.parametrize('timeout', [None, 5.0])
+def test_each_new_connection_is_configured(postgres: PostgresServer, timeout: Any) -> None:
+    def configure(conn: DbConnection) -> None:
+        conn.autocommit = True
+        conn.execute("SET application_name = 'configured'")
+
+    manager = DbConnectionManager({ALPHA: parameters(postgres)}, configure=configure)
+    conn = manager.create(ALPHA, timeout)
+    assert fetch(conn, 'SHOW application_name') == 'configured'
+    assert conn.autocommit
+    manager.dispose(ALPHA, conn)
+
+
+@pytest.mark.parametrize('timeout', [None, 5.0])
+@pytest.mark.parametrize('statement', ['SELECT 1', 'SELECT 1/0', 'COPY notes FROM STDIN'])
+def test_a_configuration_that_is_not_finished_is_an_error_and_closes_the_connection(
+    postgres: PostgresServer, timeout: Any, statement: str
+) -> None:
+    conns: List[DbConnection] = []
+
+    def configure(conn: DbConnection) -> None:
+        conns.append(conn)
+        with contextlib.suppress(psycopg.Error):
+            conn.execute(statement)
+
+    manager = DbConnectionManager({ALPHA: parameters(postgres)}, configure=configure)
+    with pytest.raises(psycopg.ProgrammingError, match="'alpha'.*configure callback.*(transaction|under way)"):
+        manager.create(ALPHA, timeout)
+    assert conns[0].closed
+
+
+@pytest.mark.parametrize('timeout', [None, 5.0])
+@pytest.mark.parametrize('failure', [ValueError('mine'), KeyboardInterrupt()], ids=lambda failure: type(failure).__name__)
+def test_a_configuration_that_fails_closes_the_connection(
+    postgres: PostgresServer, timeout: Any, failure: BaseException
+) -> None:
+    conns: List[DbConnection] = []
+
+    def configure(conn: DbConnection) -> None:
+        conns.append(conn)
+        raise failure
+
+    manager = DbConnectionManager({ALPHA: parameters(postgres)}, configure=configure)
+    with pytest.raises(type(failure)):
+        manager.create(ALPHA, timeout)
+    assert conns[0].closed
+
+
+def test_a_configuration_that_takes_too_long_is_cut_short(postgres: PostgresServer, brief_threads: None) -> None:
+    manager = DbConnectionManager({ALPHA: parameters(postgres)}, configure=lambda conn: fetch(conn, LONG))
+    started = time.monotonic()
+    with pytest.raises(TimeoutError, match="'alpha'"):
+        manager.create(ALPHA, timeout=0.3)
+    eventually(lambda: not connecting())
+    assert time.monotonic() - started < 5
+    eventually(lambda: postgres.sessions() == 0)
+
+
+def test_a_connection_that_is_configured_too_late_is_closed(postgres: PostgresServer, brief_threads: None) -> None:
+    late = threading.Event()
+    conns: List[DbConnection] = []
+
+    def configure(conn: DbConnection) -> None:
+        conns.append(conn)
+        assert late.wait(10)
+
+    manager = DbConnectionManager({ALPHA: parameters(postgres)}, configure=configure)
+    with pytest.raises(TimeoutError):
+        manager.create(ALPHA, timeout=0.3)
+    late.set()
+    eventually(lambda: not connecting())
+    assert conns[0].closed
+    eventually(lambda: postgres.sessions() == 0)
