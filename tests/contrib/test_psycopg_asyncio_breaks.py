@@ -206,26 +206,26 @@ async def test_a_copy_that_breaks_off_leaves_nothing_to_the_next_user(pool: Pool
     assert postgres.query('SELECT * FROM notes') == []
 
 
-async def begins_a_copy(conn: DbConnection) -> object:
+async def begins_a_copy(conn: DbConnection, postgres: PostgresServer) -> object:
     copying = conn.cursor().copy('COPY (SELECT generate_series(1, 100000)) TO STDOUT')
     copy = await copying.__aenter__()
     return copying, await copy.read()
 
 
-async def begins_a_stream(conn: DbConnection) -> object:
+async def begins_a_stream(conn: DbConnection, postgres: PostgresServer) -> object:
     rows = conn.cursor().stream('SELECT generate_series(1, 100000)')
     return rows, await rows.__anext__()
 
 
-async def begins_to_wait_for_notifications(conn: DbConnection) -> object:
+async def begins_to_wait_for_notifications(conn: DbConnection, postgres: PostgresServer) -> object:
     await conn.execute('LISTEN news')
-    await conn.execute("SELECT pg_notify('news', 'hello')")
     await conn.commit()
+    postgres.query("SELECT pg_notify('news', 'hello')")
     notifications = conn.notifies()
     return notifications, await notifications.__anext__()
 
 
-async def begins_a_pipeline(conn: DbConnection) -> object:
+async def begins_a_pipeline(conn: DbConnection, postgres: PostgresServer) -> object:
     pipeline = conn.pipeline()
     await pipeline.__aenter__()
     return pipeline, await conn.execute('SELECT 1')
@@ -236,10 +236,10 @@ async def begins_a_pipeline(conn: DbConnection) -> object:
     (begins_to_wait_for_notifications, 'notifies()'),
 ])  # fmt: skip
 async def test_what_a_user_has_left_unfinished_does_not_reach_the_next(
-    pool: Pool, caplog: pytest.LogCaptureFixture, begin: Any, reason: str
+    pool: Pool, postgres: PostgresServer, caplog: pytest.LogCaptureFixture, begin: Any, reason: str
 ) -> None:
     async with pool.connection(ALPHA) as conn:
-        unfinished = await begin(conn)
+        unfinished = await begin(conn, postgres)
     assert conn.closed
     assert reason in caplog.text
     async with pool.connection(ALPHA) as again:

@@ -163,25 +163,25 @@ def test_a_copy_that_breaks_off_leaves_nothing_to_the_next_user(pool: Pool, post
     assert postgres.query('SELECT * FROM notes') == []
 
 
-def begins_a_copy(conn: DbConnection) -> object:
+def begins_a_copy(conn: DbConnection, postgres: PostgresServer) -> object:
     copying = conn.cursor().copy('COPY (SELECT generate_series(1, 100000)) TO STDOUT')
     return copying, copying.__enter__().read()
 
 
-def begins_a_stream(conn: DbConnection) -> object:
+def begins_a_stream(conn: DbConnection, postgres: PostgresServer) -> object:
     rows = conn.cursor().stream('SELECT generate_series(1, 100000)')
     return rows, next(rows)
 
 
-def begins_to_wait_for_notifications(conn: DbConnection) -> object:
+def begins_to_wait_for_notifications(conn: DbConnection, postgres: PostgresServer) -> object:
     conn.execute('LISTEN news')
-    conn.execute("SELECT pg_notify('news', 'hello')")
     conn.commit()
+    postgres.query("SELECT pg_notify('news', 'hello')")
     notifications = conn.notifies()
     return notifications, next(notifications)
 
 
-def begins_a_pipeline(conn: DbConnection) -> object:
+def begins_a_pipeline(conn: DbConnection, postgres: PostgresServer) -> object:
     pipeline = conn.pipeline()
     pipeline.__enter__()
     return pipeline, conn.execute('SELECT 1')
@@ -192,10 +192,10 @@ def begins_a_pipeline(conn: DbConnection) -> object:
     (begins_to_wait_for_notifications, 'notifies()'),
 ])  # fmt: skip
 def test_what_a_user_has_left_unfinished_does_not_reach_the_next(
-    pool: Pool, caplog: pytest.LogCaptureFixture, begin: Any, reason: str
+    pool: Pool, postgres: PostgresServer, caplog: pytest.LogCaptureFixture, begin: Any, reason: str
 ) -> None:
     with pool.connection(ALPHA) as conn:
-        unfinished = begin(conn)
+        unfinished = begin(conn, postgres)
     assert conn.closed
     assert reason in caplog.text
     with pool.connection(ALPHA) as again:
