@@ -2,10 +2,12 @@
 
 import concurrent.futures
 import contextlib
+import logging
 import pathlib
 import signal
 import threading
 import time
+import traceback
 from typing import Any, Dict, Iterator, List
 
 import pytest
@@ -74,6 +76,29 @@ def test_a_conninfo_that_cannot_be_parsed_is_not_told(conninfo: str, timeout: An
     assert not any(part in str(caught.value) for part in ('zy', 'qx'))
     # nor does a traceback tell what psycopg has said
     assert caught.value.__cause__ is None and (caught.value.__context__ is None or caught.value.__suppress_context__)
+
+
+@pytest.mark.parametrize('timeout', [None, 5.0])
+def test_nothing_that_is_logged_of_failing_connects_tells_a_password(
+    postgres: PostgresServer, caplog: pytest.LogCaptureFixture, timeout: Any
+) -> None:
+    secret = 'Xq7-Wunderhorn-9z'
+    where = f"host={postgres.parameters()['host']}&port={postgres.parameters()['port']}"
+    manager = DbConnectionManager({
+        'wrong password': parameters(postgres, user=USER_WITH_PASSWORD, password=secret),
+        'wrong password in conninfo': {'conninfo': f'postgresql://{USER_WITH_PASSWORD}:{secret}@/alpha?{where}'},
+        'refused': {**nowhere(), 'password': secret},
+        'refused in conninfo': {'conninfo': f'postgresql://a:{secret}@127.0.0.1:{nowhere()["port"]}/alpha'},
+        'wrong type': parameters(postgres, user=USER_WITH_PASSWORD, password=[secret]),
+        'no such database': parameters(postgres, 'nowhere', password=secret),
+        'provided': lambda: parameters(postgres, user=USER_WITH_PASSWORD, password=secret),
+    })  # fmt: skip
+    with caplog.at_level(logging.DEBUG):
+        for endpoint in manager._dsn_params:
+            with pytest.raises(psycopg.OperationalError, match=f"endpoint '{endpoint}'") as caught:
+                manager.create(endpoint, timeout)
+            assert secret not in ''.join(traceback.format_exception(caught.type, caught.value, caught.tb))
+    assert secret not in caplog.text
 
 
 def test_a_conninfo_that_is_no_string_is_refused_without_telling_it() -> None:
@@ -174,16 +199,18 @@ def connecting() -> bool:
     return any(thread.name == 'gcp-connect' for thread in threading.enumerate())
 
 
-def test_a_server_that_never_answers_is_given_up_in_time_by_all_threads(brief_threads: None) -> None:
+def test_a_server_that_never_answers_is_given_up_in_time_by_all_threads() -> None:
     before = open_descriptors()
     with silent_server() as (host, port):
-        # psycopg by itself would try for longer than the fixture waits
+        # psycopg by itself would try for longer than this test waits
         manager = DbConnectionManager({'main': {'host': host, 'port': port, 'user': 'x', 'connect_timeout': 60}})
         started = time.monotonic()
         with pytest.raises(TimeoutError, match="'main'"):
             manager.create('main', timeout=0.1)
         assert 0.09 < time.monotonic() - started < 1
-    eventually(lambda: open_descriptors() == before)
+        # while the server is still silent
+        eventually(lambda: not connecting())
+    assert open_descriptors() == before
 
 
 def test_an_acquire_gives_up_in_time_when_a_server_never_answers(brief_threads: None) -> None:
