@@ -6,7 +6,7 @@ from servers import PostgresServer
 
 
 def psycopg_parameters(server: PostgresServer) -> Mapping[str, Mapping[str, Any]]:
-    """Return for each endpoint the connect keywords: other drivers call ``database`` what psycopg 3 calls ``dbname``."""
+    """Return each endpoint's connect keywords: other drivers call ``database`` what psycopg 3 calls ``dbname``."""
     parameters: Dict[str, Dict[str, Any]] = {}
     for endpoint, others in server.dsn_params.items():
         parameters[endpoint] = dict(others)

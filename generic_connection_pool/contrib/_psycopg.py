@@ -47,7 +47,8 @@ def check_parameters(dsn_params: object) -> None:
         if not isinstance(params, Mapping) and not callable(params):
             kind = type(params).__name__
             raise TypeError(
-                f'dsn_params[{endpoint!r}] must be a mapping of connect keywords or return one when called, not a {kind}'
+                f'dsn_params[{endpoint!r}] must be a mapping of connect keywords, or return one when called, '
+                f'not a {kind}'
             )
 
 
@@ -209,8 +210,8 @@ def _is_reported(exc: psycopg.Error) -> bool:
 def cut(conn: AnyConnection) -> None:
     """Make whoever waits for the server's answer give up, without freeing anything under them.
 
-    psycopg's steps of waiting keep pointers to what closing frees: to close a connection while a thread or task is in the
-    middle of one crashes the process, or has it listen to the next connection with the same descriptor.
+    psycopg's steps of waiting keep pointers to what closing frees: to close a connection while a thread or task is in
+    the middle of one crashes the process, or has it listen to the next connection with the same descriptor.
     """
     # whose descriptor is freed when the last one lets go of it, which is intended
     setattr(conn, '_pool', None)
@@ -263,10 +264,10 @@ class Settings:
                 setattr(conn, name, value)
         if hasattr(conn, '_adapters'):
             setattr(conn, '_adapters', self._adapters)
-        for name, handlers in (('_notice_handlers', self._notice_handlers), ('_notify_handlers', self._notify_handlers)):
-            current = getattr(conn, name, None)
-            if current:
-                current[:] = handlers
+        for name in ('_notice_handlers', '_notify_handlers'):
+            handlers = getattr(conn, name, None)
+            if handlers:
+                handlers[:] = getattr(self, name)
         backlog = getattr(conn, '_notifies_backlog', None)
         if backlog:
             backlog.clear()

@@ -16,7 +16,11 @@ _here = threading.local()
 class Attempt:
     """A connection that is being opened in another thread for one that waits, until it gives up."""
 
-    def __init__(self, connect: 'Callable[[], psycopg.Connection[Any]]', configure: Callable[[Any], None]):
+    def __init__(
+        self,
+        connect: 'Callable[[], psycopg.Connection[Any]]',
+        configure: 'Callable[[psycopg.Connection[Any]], None]',
+    ):
         """
         :param connect: opens the connection, by :class:`Abandonable`
         :param configure: does what else there is to do with it before it is handed over
@@ -93,8 +97,8 @@ class Attempt:
 class Abandonable(psycopg.Connection[Any]):
     """Makes connections of its base class, but stops within a moment when the one it is for has given up.
 
-    psycopg goes on after each step, and if there is nothing to be read after a tenth of a second. Were that to change, a
-    connect that is left alone would go on until its ``connect_timeout``.
+    psycopg goes on after each step, and if there is nothing to be read after a tenth of a second. Were that to change,
+    a connect that is left alone would go on until its ``connect_timeout``.
     """
 
     @classmethod

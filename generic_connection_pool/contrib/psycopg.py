@@ -1,4 +1,4 @@
-"""PostgreSQL with psycopg 3, for threads: ``pool = ConnectionPool(DbConnectionManager({'main': {'conninfo': ...}}))``."""
+"""PostgreSQL with psycopg 3 for threads: ``pool = ConnectionPool(DbConnectionManager({'main': {'dbname': ...}}))``."""
 
 import logging
 import math
@@ -34,8 +34,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, DbConnection]):
     acquired; notifications that nobody has read are dropped. None of that costs a round trip if no transaction is open.
     A connection in the middle of a query, a COPY or a pipeline is closed instead.
 
-    What SQL has changed in the session stays: ``SET`` outside a transaction, ``LISTEN``, temporary tables, ``WITH HOLD``
-    cursors, advisory locks, prepared statements. That is what ``reset`` is for.
+    What SQL has changed in the session stays: ``SET`` outside a transaction, ``LISTEN``, temporary tables, cursors
+    ``WITH HOLD``, advisory locks, prepared statements. That is what ``reset`` is for.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, DbConnection]):
     ):
         """
         :param dsn_params: the keyword arguments of ``psycopg.connect()`` for each endpoint, by its name; or a callable
-            that returns them, which is called for each new connection, in the thread that acquires it. What time it takes
-            counts, but it is not interrupted
+            that returns them, which is called for each new connection, in the thread that acquires it. What time it
+            takes counts, but it is not interrupted
         :param configure: called once with each new connection, before its first user gets it; in a thread of its own if
             the connection is opened for an acquire with a deadline. What it sets on the connection object is what later
             releases restore
-        :param reset: called with a connection when it comes back, after the rollback, with its attributes restored. What
-            it sets on the connection object does not last.
+        :param reset: called with a connection when it comes back, after the rollback, with its attributes restored.
+            What it sets on the connection object does not last.
             Both have to end the transactions that they begin
         :raises TypeError: one of these is something else
         """
@@ -150,8 +150,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, DbConnection]):
     def on_release(self, endpoint: DbEndpoint, conn: DbConnection) -> None:
         """Roll back a transaction that is open, restore what was set on the connection object, call ``reset``.
 
-        If that fails, or the connection is in the middle of a query, a COPY or a pipeline, it is closed, to be found dead
-        and replaced when it is next to be used; the failure is logged but is no error of the user's, whose open
+        If that fails, or the connection is in the middle of a query, a COPY or a pipeline, it is closed, to be found
+        dead and replaced when it is next to be used; the failure is logged but is no error of the user's, whose open
         transaction would have been rolled back anyway.
 
         :param endpoint: the name of the endpoint
@@ -187,8 +187,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, DbConnection]):
 
         It can if the server has finished its last answer: after an error that the server reported with an SQLSTATE
         (a violated constraint, a deadlock, a statement timeout), one that psycopg found in what it was told to send, or
-        one of the user's own. It cannot after a loss of the connection, a timeout, an interrupt, a group of errors, or in
-        the middle of a query, a COPY or a pipeline.
+        one of the user's own. It cannot after a loss of the connection, a timeout, an interrupt, a group of errors, or
+        in the middle of a query, a COPY or a pipeline.
 
         :param endpoint: the name of the endpoint
         :param conn: the connection

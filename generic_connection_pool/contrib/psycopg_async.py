@@ -1,4 +1,4 @@
-"""PostgreSQL with psycopg 3, for asyncio: ``pool = ConnectionPool(DbConnectionManager({'main': {'conninfo': ...}}))``."""
+"""PostgreSQL with psycopg 3 for asyncio: ``pool = ConnectionPool(DbConnectionManager({'main': {'dbname': ...}}))``."""
 
 import asyncio
 import inspect
@@ -37,8 +37,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, DbConnection]):
     acquired; notifications that nobody has read are dropped. None of that costs a round trip if no transaction is open.
     A connection in the middle of a query, a COPY or a pipeline is closed instead.
 
-    What SQL has changed in the session stays: ``SET`` outside a transaction, ``LISTEN``, temporary tables, ``WITH HOLD``
-    cursors, advisory locks, prepared statements. That is what ``reset`` is for.
+    What SQL has changed in the session stays: ``SET`` outside a transaction, ``LISTEN``, temporary tables, cursors
+    ``WITH HOLD``, advisory locks, prepared statements. That is what ``reset`` is for.
     """
 
     def __init__(
@@ -49,12 +49,12 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, DbConnection]):
         reset: Optional[Callable[[DbConnection], Awaitable[None]]] = None,
     ):
         """
-        :param dsn_params: the keyword arguments of ``psycopg.AsyncConnection.connect()`` for each endpoint, by its name;
-            or a callable (a coroutine function, if you like) that returns them, which is called for each new connection
+        :param dsn_params: the keyword arguments of ``psycopg.AsyncConnection.connect()`` for each endpoint, by its
+            name; or a callable (a coroutine function, if you like) that returns them, called for each new connection
         :param configure: awaited once with each new connection, before its first user gets it. What it sets on the
             connection object is what later releases restore
-        :param reset: awaited with a connection when it comes back, after the rollback, with its attributes restored. What
-            it sets on the connection object does not last.
+        :param reset: awaited with a connection when it comes back, after the rollback, with its attributes restored.
+            What it sets on the connection object does not last.
             Both have to end the transactions that they begin
         :raises TypeError: one of these is something else
         """
@@ -136,8 +136,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, DbConnection]):
     async def on_release(self, endpoint: DbEndpoint, conn: DbConnection) -> None:
         """Roll back a transaction that is open, restore what was set on the connection object, await ``reset``.
 
-        If that fails, or the connection is in the middle of a query, a COPY or a pipeline, it is closed, to be found dead
-        and replaced when it is next to be used; the failure is logged but is no error of the user's, whose open
+        If that fails, or the connection is in the middle of a query, a COPY or a pipeline, it is closed, to be found
+        dead and replaced when it is next to be used; the failure is logged but is no error of the user's, whose open
         transaction would have been rolled back anyway.
 
         :param endpoint: the name of the endpoint
@@ -173,8 +173,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, DbConnection]):
 
         It can if the server has finished its last answer: after an error that the server reported with an SQLSTATE
         (a violated constraint, a deadlock, a statement timeout), one that psycopg found in what it was told to send, or
-        one of the user's own. It cannot after a loss of the connection, a timeout, a cancellation, a group of errors, or
-        in the middle of a query, a COPY or a pipeline.
+        one of the user's own. It cannot after a loss of the connection, a timeout, a cancellation, a group of errors,
+        or in the middle of a query, a COPY or a pipeline.
 
         :param endpoint: the name of the endpoint
         :param conn: the connection
@@ -203,8 +203,8 @@ async def _restore(conn: DbConnection, settings: _psycopg.Settings) -> None:
 async def _close(conn: DbConnection) -> None:
     """Close a connection. If it is in use, whoever waits for an answer gets an error first.
 
-    A task that still waited for a connection when it is freed would never wake up, or by what the next connection with the
-    same descriptor receives.
+    A task that still waited for a connection when it is freed would never wake up, or by what the next connection with
+    the same descriptor receives.
     """
     if conn.closed:
         return

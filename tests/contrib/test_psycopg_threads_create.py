@@ -338,7 +338,7 @@ def test_a_configuration_that_is_not_finished_is_an_error_and_closes_the_connect
 
 
 @pytest.mark.parametrize('timeout', [None, 5.0])
-@pytest.mark.parametrize('failure', [ValueError('mine'), KeyboardInterrupt()], ids=lambda failure: type(failure).__name__)
+@pytest.mark.parametrize('failure', [ValueError('mine'), KeyboardInterrupt()], ids=lambda exc: type(exc).__name__)
 def test_a_configuration_that_fails_closes_the_connection(
     postgres: PostgresServer, timeout: Any, failure: BaseException
 ) -> None:

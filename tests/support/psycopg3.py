@@ -11,7 +11,7 @@ ALPHA = DATABASES[0]
 #: a query that lasts until somebody ends it
 LONG = 'SELECT 1 FROM pg_sleep(30)'
 
-#: conninfo strings, of which ``zy`` and ``qx`` are parts of the password, that are not read as they are meant, if at all
+#: conninfo strings, of whose passwords ``zy`` and ``qx`` are parts, that are not read as they are meant, if at all
 MALFORMED = (
     'postgresql://user:zy%%qx@localhost/db',
     'postgresql://user:zy/qx@localhost/db',
