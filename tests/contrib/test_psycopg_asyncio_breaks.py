@@ -165,7 +165,7 @@ async def test_a_cancelled_query_of_a_server_that_does_not_answer_does_not_outli
         started = time.monotonic()
         await pool.close(timeout=0.02)
         with pytest.raises((asyncio.CancelledError, psycopg.OperationalError)):
-            await user
+            await asyncio.wait_for(user, 10)
         assert time.monotonic() - started < 4
     assert conn.closed
 

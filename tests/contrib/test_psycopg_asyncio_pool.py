@@ -150,26 +150,30 @@ async def test_an_error_of_the_users_own_rolls_back_and_the_connection_is_reused
 async def test_a_transaction_block_that_is_never_left_does_not_keep_the_next_user_from_committing(
     pool: Pool, postgres: PostgresServer, ends: bool
 ) -> None:
-    async with contextlib.AsyncExitStack() as forgotten:
-        async with pool.connection(ALPHA) as conn:
-            await forgotten.enter_async_context(conn.transaction())
-            await conn.execute("INSERT INTO notes VALUES ('lost')")
-            if ends:
-                # after which the server says that all is over, and psycopg does not
-                await conn.execute('ROLLBACK')
-        forgotten.pop_all()
+    forgotten = contextlib.AsyncExitStack()
+    async with pool.connection(ALPHA) as conn:
+        await forgotten.enter_async_context(conn.transaction())
+        await conn.execute("INSERT INTO notes VALUES ('lost')")
+        if ends:
+            # after which the server says that all is over, and psycopg does not
+            await conn.execute('ROLLBACK')
     async with pool.connection(ALPHA) as again:
         await again.execute("INSERT INTO notes VALUES ('kept')")
         await again.commit()
     assert postgres.query('SELECT * FROM notes') == [('kept',)]
+    assert conn.closed
+    await forgotten.aclose()
 
 
+@pytest.mark.parametrize('ends', [False, True])
 async def test_a_two_phase_transaction_left_open_is_not_left_to_the_next_user(
-    pool: Pool, postgres: PostgresServer
+    pool: Pool, postgres: PostgresServer, ends: bool
 ) -> None:
     async with pool.connection(ALPHA) as conn:
         await conn.tpc_begin(conn.xid(1, 'global', 'branch'))
         await conn.execute("INSERT INTO notes VALUES ('lost')")
+        if ends:
+            await conn.execute('ROLLBACK')
     async with pool.connection(ALPHA) as again:
         await again.execute("INSERT INTO notes VALUES ('kept')")
         await again.commit()

@@ -124,24 +124,30 @@ def test_an_error_of_the_users_own_rolls_back_and_the_connection_is_reused(
 def test_a_transaction_block_that_is_never_left_does_not_keep_the_next_user_from_committing(
     pool: Pool, postgres: PostgresServer, ends: bool
 ) -> None:
-    with contextlib.ExitStack() as forgotten:
-        with pool.connection(ALPHA) as conn:
-            forgotten.enter_context(conn.transaction())
-            conn.execute("INSERT INTO notes VALUES ('lost')")
-            if ends:
-                # after which the server says that all is over, and psycopg does not
-                conn.execute('ROLLBACK')
-        forgotten.pop_all()
+    forgotten = contextlib.ExitStack()
+    with pool.connection(ALPHA) as conn:
+        forgotten.enter_context(conn.transaction())
+        conn.execute("INSERT INTO notes VALUES ('lost')")
+        if ends:
+            # after which the server says that all is over, and psycopg does not
+            conn.execute('ROLLBACK')
     with pool.connection(ALPHA) as again:
         again.execute("INSERT INTO notes VALUES ('kept')")
         again.commit()
     assert postgres.query('SELECT * FROM notes') == [('kept',)]
+    assert conn.closed
+    forgotten.close()
 
 
-def test_a_two_phase_transaction_left_open_is_not_left_to_the_next_user(pool: Pool, postgres: PostgresServer) -> None:
+@pytest.mark.parametrize('ends', [False, True])
+def test_a_two_phase_transaction_left_open_is_not_left_to_the_next_user(
+    pool: Pool, postgres: PostgresServer, ends: bool
+) -> None:
     with pool.connection(ALPHA) as conn:
         conn.tpc_begin(conn.xid(1, 'global', 'branch'))
         conn.execute("INSERT INTO notes VALUES ('lost')")
+        if ends:
+            conn.execute('ROLLBACK')
     with pool.connection(ALPHA) as again:
         again.execute("INSERT INTO notes VALUES ('kept')")
         again.commit()
