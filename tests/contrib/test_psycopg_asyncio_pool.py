@@ -12,7 +12,7 @@ from psycopg import errors  # noqa: E402
 from support.crowds import crowd_of_tasks  # noqa: E402
 from support.postgres import DATABASES, PostgresServer  # noqa: E402
 from support.psycopg3 import ALPHA, UpperCase, fetch_async, parameters  # noqa: E402
-from support.servers import open_descriptors  # noqa: E402
+from support.servers import eventually, open_descriptors  # noqa: E402
 
 from generic_connection_pool.asyncio import ConnectionPool  # noqa: E402
 from generic_connection_pool.contrib.psycopg_async import DbConnection, DbConnectionManager  # noqa: E402
@@ -92,7 +92,7 @@ def test_a_pool_can_be_used_again_by_another_event_loop(manager: DbConnectionMan
     asyncio.run(use())
     asyncio.run(use_and_close())
     assert open_descriptors() == before
-    assert postgres.sessions() == 0
+    eventually(lambda: postgres.sessions() == 0)
 
 
 # -- transactions
