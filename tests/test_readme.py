@@ -53,8 +53,9 @@ def test_there_are_four_quickstarts() -> None:
 def test_the_https_quickstart_fetches_with_one_connection(
     https: Any, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = block_with('SslSocketConnectionManager')
-    run(code.replace("('www.example.org', 443)", repr(https.endpoint)), tmp_path)
+    code = block_with('HttpConnectionManager')
+    assert 'https://www.example.org/' in code
+    run(code.replace('www.example.org', ':'.join(map(str, https.endpoint))), tmp_path)
     assert re.findall(r'you asked for (\S+?)\\n', capsys.readouterr().out) == ['/', '/docs', '/about']
     assert https.accepted == 1
     assert https.failures == []

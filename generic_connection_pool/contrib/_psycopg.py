@@ -12,7 +12,8 @@ import psycopg
 from psycopg import conninfo, pq
 from psycopg.adapt import AdaptersMap
 
-from ._postgres import connect_parameters, malformed_dsn
+from ._endpoints import find_endpoint
+from ._postgres import malformed_dsn
 from ._sockets import is_quiet
 
 #: the keyword arguments of ``psycopg.connect()``
@@ -66,7 +67,7 @@ def entry_of(dsn_params: Mapping[str, Any], endpoint: str) -> Any:
 
     :raises KeyError: the endpoint is not known
     """
-    entry: Any = connect_parameters(dsn_params, endpoint)
+    entry: Any = find_endpoint(dsn_params, endpoint)
     return entry() if callable(entry) else entry
 
 
