@@ -13,6 +13,8 @@ SETTINGS = ROOT / 'pyproject.toml'
 CORES = {'0': 'cython', '1': 'python'}
 # tests that try both cores in one process, or how they are built: once for each interpreter is enough
 BOTH_AT_ONCE = ('core', 'exhaustive', 'packaging', 'stress/test_core_threads.py')
+# tests of managers, which hardly know the core: with the pure one, on one interpreter
+WITH_COMPILED = ('contrib',)
 # tests that have nothing to do with the interpreter
 ONCE = ('exhaustive/test_model.py', 'running', 'test_examples.py')
 
@@ -122,7 +124,9 @@ def test_jobs(environment: Environment, prepared: Job, once: bool) -> Iterator[J
     :param once: whether the tests that have nothing to do with the interpreter are among them
     """
     for pure, core in CORES.items():
-        left_out = (() if once else ONCE) + (BOTH_AT_ONCE if core == 'python' else ())
+        left_out: Tuple[str, ...] = () if once else ONCE
+        if core == 'python':
+            left_out += BOTH_AT_ONCE + (() if once else WITH_COMPILED)
         yield Job(prepared.interpreter, f'tests, {core} core', _testing(environment, pure, left_out), prepared)
 
 
