@@ -122,6 +122,9 @@ class PyMySqlTraits(Traits):
 
     def connect(self, driver: Any, keywords: Mapping[str, Any], timeout: Optional[float]) -> Any:
         conn = driver.connect(**{**keywords, 'defer_connect': True})
+        if conn.connect_timeout is not None:
+            # PyMySQL takes what compares like a number, of which a socket wants to know nothing and is left open
+            conn.connect_timeout = float(conn.connect_timeout)
         bounds = _bounds(conn, timeout)
         kept = {name: getattr(conn, name) for name in bounds}
         vars(conn).update(bounds)

@@ -4,11 +4,17 @@ import re
 from typing import Any, Callable, Iterable, Mapping, Sequence, Type, Union
 from urllib.parse import unquote
 
+from .._messages import show
+
 __all__ = (
-    'ConnectArguments', 'Keywords', 'check_arguments', 'check_hook', 'current_keywords', 'told_error',
+    'ConnectArguments', 'Keywords', 'check_arguments', 'check_hook', 'check_names', 'check_number', 'check_port',
+    'current_keywords', 'told_error',
 )  # fmt: skip
 
 Keywords = Mapping[str, Any]
+
+#: of integers that are a number of seconds: a float has room for it
+_LARGEST = 2**1000
 
 #: for each endpoint, by its name, the connect keywords, or what is called before each connect and returns them
 ConnectArguments = Mapping[str, Union[Keywords, Callable[[], Keywords]]]
@@ -36,9 +42,51 @@ def check_arguments(name: str, arguments: Any) -> ConnectArguments:
     for endpoint, keywords in arguments.items():
         if not isinstance(keywords, Mapping) and not callable(keywords):
             kind = type(keywords).__name__
-            raise TypeError(f'{name}[{endpoint!r}] must be a mapping of connect keywords, or return one, not a {kind}')
+            place = f'{name}[{show(endpoint)}]'
+            raise TypeError(f'{place} must be a mapping of connect keywords, or return one, not a {kind}')
+        if isinstance(keywords, Mapping):
+            check_names(keywords, f'{name}[{show(endpoint)}]')
     checked: ConnectArguments = arguments
     return checked
+
+
+def check_names(keywords: Mapping[Any, Any], what: str) -> None:
+    """Check the names of keywords, whatever their values.
+
+    :param what: what they are the keywords of, for the message
+    :raises TypeError: one is no string
+    """
+    for name in keywords:
+        if not isinstance(name, str):
+            raise TypeError(f'the names of the keywords in {what} must be strings, not a {type(name).__name__}')
+
+
+def check_number(keywords: Keywords, name: str, endpoint: object) -> None:
+    """Check a connect keyword that is a number of seconds, or missing, or ``None``.
+
+    :raises TypeError: it is something else
+    :raises ValueError: it is NaN, or an integer too large for a float
+    """
+    value = keywords.get(name)
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        kind = type(value).__name__
+        raise TypeError(f'{name} of endpoint {show(endpoint)} must be a number of seconds or None, not a {kind}')
+    if value != value or (isinstance(value, int) and abs(value) > _LARGEST):
+        raise ValueError(f'{name} of endpoint {show(endpoint)} must be a number of seconds or None, not {show(value)}')
+
+
+def check_port(port: object, endpoint: object) -> None:
+    """Check a port: of one that is out of range the system may use what is left of it in 16 bits.
+
+    :raises TypeError: it is no whole number
+    :raises ValueError: it is out of range
+    """
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f'the port of endpoint {show(endpoint)} must be an int, not a {type(port).__name__}')
+    if not 0 < port < 65536:
+        raise ValueError(f'the port of endpoint {show(endpoint)} must be from 1 to 65535, not {show(port)}')
 
 
 def check_hook(name: str, hook: Any) -> None:
@@ -62,7 +110,8 @@ def current_keywords(source: Union[Keywords, Callable[[], Keywords]], endpoint: 
     keywords: Any = source()
     if not isinstance(keywords, Mapping):
         kind = type(keywords).__name__
-        raise TypeError(f'the callable of endpoint {endpoint!r} must return a mapping of keywords, not a {kind}')
+        raise TypeError(f'the callable of endpoint {show(endpoint)} must return a mapping of keywords, not a {kind}')
+    check_names(keywords, f'what the callable of endpoint {show(endpoint)} returns')
     return keywords
 
 
@@ -76,10 +125,10 @@ def told_error(exc: Exception, endpoint: str, keywords: Keywords, classes: Seque
     :param keywords: the connect keywords
     :param classes: the driver's classes of exceptions, the special ones before the general ones
     """
-    where = f'endpoint {endpoint!r}: '
+    where = f'endpoint {show(endpoint)}: '
     if quotes_secret(exc, keywords):
         kind = next((kind for kind in classes if isinstance(exc, kind)), ConnectionError)
-        codes = ''.join(f' {arg}' for arg in exc.args if isinstance(arg, int))
+        codes = ''.join(f' {show(arg)}' for arg in exc.args if isinstance(arg, int))
         return kind(f'{where}{type(exc).__name__}{codes}, whose message is not told, since it quotes a secret')
     if isinstance(exc, OSError) and exc.errno is not None:
         exc.strerror = where + str(exc.strerror)
@@ -90,16 +139,24 @@ def told_error(exc: Exception, endpoint: str, keywords: Keywords, classes: Seque
         if last is not None:
             said[last] = where + said[last]
             exc.args = tuple(said)
-    if where not in str(exc) and hasattr(exc, 'add_note'):
+    if where not in _text_of(exc) and hasattr(exc, 'add_note'):
         # its text is not made of its arguments
-        exc.add_note(f'when connecting to endpoint {endpoint!r}')
+        exc.add_note(f'when connecting to endpoint {show(endpoint)}')
     return exc
 
 
 def quotes_secret(exc: BaseException, keywords: Keywords) -> bool:
     """Tell whether the message of an error contains, or may contain, a secret of the connect keywords."""
-    message = ' '.join([str(exc), *(str(arg) for arg in exc.args)])
+    message = ' '.join([_text_of(exc), *map(_text_of, exc.args)])
     return any(secret in message for secret in _secrets(keywords))
+
+
+def _text_of(value: object) -> str:
+    """Return what a message would quote of a value: nothing if it has no text, such as an int of too many digits."""
+    try:
+        return str(value)
+    except Exception:
+        return ''
 
 
 def _secrets(keywords: Keywords) -> Iterable[str]:
@@ -107,7 +164,7 @@ def _secrets(keywords: Keywords) -> Iterable[str]:
         if isinstance(value, (bytes, bytearray)):
             value = bytes(value).decode('utf-8', 'replace')
         if isinstance(value, (str, int)) and not isinstance(value, bool):
-            text = str(value)
+            text = _text_of(value)
             if _SECRET_NAME.search(name):
                 yield from filter(None, {text})
             elif '@' in text or '=' in text:

@@ -8,6 +8,9 @@ from urllib.parse import urlsplit
 
 import redis
 
+from .._messages import show
+from ._parameters import check_names, check_number, check_port
+
 __all__ = (
     'RESET_GRACE',
     'ConnectTimeoutError',
@@ -70,11 +73,26 @@ def connect_keywords(endpoint: str, parameters: Any, parse_url: Callable[[str], 
         keywords = dict(parameters)
     else:
         kind = type(parameters).__name__
-        raise TypeError(f'the parameters of endpoint {endpoint!r} must be connect keywords or a URL, not a {kind}')
+        raise TypeError(f'the parameters of endpoint {show(endpoint)} must be connect keywords or a URL, not a {kind}')
+    check_names(keywords, f'the parameters of endpoint {show(endpoint)}')
     for keyword, reason in _FOR_THE_POOL.items():
         if keyword in keywords:
-            raise ValueError(f'{keyword} is not for connections of a pool, as those of endpoint {endpoint!r}: {reason}')
+            whose = f'those of endpoint {show(endpoint)}'
+            raise ValueError(f'{keyword} is not for connections of a pool, as {whose}: {reason}')
+    _check_values(endpoint, keywords)
     return _kind_of(endpoint, keywords), keywords
+
+
+def _check_values(endpoint: str, keywords: Keywords) -> None:
+    """Check what redis-py does not look at before it uses it."""
+    for name in ('socket_connect_timeout', 'socket_timeout'):
+        check_number(keywords, name, endpoint)
+    host, port = keywords.get('host', ''), keywords.get('port', 1)
+    if not isinstance(host, str):
+        raise TypeError(f'the host of endpoint {show(endpoint)} must be a string, not a {type(host).__name__}')
+    # redis-py takes digits as well
+    if not isinstance(port, str):
+        check_port(port, endpoint)
 
 
 def _parse(endpoint: str, url: str, parse_url: Callable[[str], Any]) -> Keywords:
@@ -89,7 +107,7 @@ def _parse(endpoint: str, url: str, parse_url: Callable[[str], Any]) -> Keywords
         pass
     if keywords is None:
         raise ValueError(
-            f'the URL of endpoint {endpoint!r} cannot be parsed; it begins with redis://, rediss:// or unix://, its'
+            f'the URL of endpoint {show(endpoint)} cannot be parsed; it begins with redis://, rediss:// or unix://, its'
             f' path is the number of a database, and a password may need percent-encoding'
         )
     # one of redis-py's classes: 'ssl' and 'path' say the same
@@ -103,15 +121,15 @@ def _kind_of(endpoint: str, keywords: Keywords) -> str:
     encrypts = keywords.pop('ssl', False)
     # what is merely false must not mean that nothing is encrypted
     if not isinstance(encrypts, bool):
-        raise TypeError(f'ssl of endpoint {endpoint!r} must be a bool, not a {type(encrypts).__name__}')
+        raise TypeError(f'ssl of endpoint {show(endpoint)} must be a bool, not a {type(encrypts).__name__}')
     if 'unix_socket_path' in keywords:
         keywords['path'] = keywords.pop('unix_socket_path')
     if not encrypts and any(keyword.startswith('ssl_') for keyword in keywords):
-        raise ValueError(f'endpoint {endpoint!r} has parameters for TLS but is not to use it: ssl=True is missing')
+        raise ValueError(f'endpoint {show(endpoint)} has parameters for TLS but is not to use it: ssl=True is missing')
     if 'path' not in keywords:
         return 'tls' if encrypts else 'tcp'
     if encrypts or 'host' in keywords or 'port' in keywords:
-        raise ValueError(f'endpoint {endpoint!r} has the path of a UNIX socket, and a host, a port or TLS as well')
+        raise ValueError(f'endpoint {show(endpoint)} has the path of a UNIX socket, and a host, a port or TLS as well')
     return 'unix'
 
 
@@ -125,10 +143,10 @@ def construct(endpoint: str, connection_class: Callable[..., ConnectionT], keywo
         return connection_class(**keywords)
     except TypeError as exc:
         # speaks of names, and at times of types
-        raise TypeError(f'the parameters of endpoint {endpoint!r} are wrong: {exc}') from None
+        raise TypeError(f'the parameters of endpoint {show(endpoint)} are wrong: {exc}') from None
     except (ValueError, redis.RedisError) as exc:
         wrong = _tellable(exc, (value for value in keywords.values() if isinstance(value, str)))
-    raise ValueError(f'the parameters of endpoint {endpoint!r} are wrong: {wrong}')
+    raise ValueError(f'the parameters of endpoint {show(endpoint)} are wrong: {wrong}')
 
 
 def pong_timeout(socket_timeout: Optional[float]) -> float:
@@ -152,15 +170,15 @@ def connect_failure(
     root = exc.__context__ if isinstance(exc, redis.RedisError) and isinstance(exc.__context__, OSError) else exc
     if timed_out or isinstance(root, (TimeoutError, redis.TimeoutError)):
         bound = 'too long' if timeout is None else f'longer than {timeout:.3g} seconds'
-        return ConnectTimeoutError(f'connecting to endpoint {endpoint!r} took {bound}')
+        return ConnectTimeoutError(f'connecting to endpoint {show(endpoint)} took {bound}')
     if isinstance(root, OSError):
-        failure: Exception = redis.ConnectionError(f'could not connect to endpoint {endpoint!r}: {_reason(root)}')
+        failure: Exception = redis.ConnectionError(f'could not connect to endpoint {show(endpoint)}: {_reason(root)}')
         failure.__cause__ = root
         return failure
     for kind in (redis.AuthenticationError, redis.BusyLoadingError, redis.ResponseError):
         if isinstance(exc, kind):
-            return kind(f'endpoint {endpoint!r} does not let us in: {_tellable(exc, secrets)}')
-    return redis.ConnectionError(f'could not connect to endpoint {endpoint!r}: {_tellable(exc, secrets)}')
+            return kind(f'endpoint {show(endpoint)} does not let us in: {_tellable(exc, secrets)}')
+    return redis.ConnectionError(f'could not connect to endpoint {show(endpoint)}: {_tellable(exc, secrets)}')
 
 
 def _reason(error: OSError) -> str:

@@ -9,6 +9,7 @@ import time
 from typing import Any, List, Optional, Sequence, Tuple
 
 from .._fork import unfinished
+from .._messages import show
 
 #: what :func:`socket.getaddrinfo` answers, one entry an address
 AddressInfo = Tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
@@ -124,11 +125,14 @@ def resolve(host: str, port: int, flags: int = 0) -> Sequence[AddressInfo]:
     :param port: the port number
     :param flags: flags for :func:`socket.getaddrinfo`, ``AI_NUMERICHOST`` to ask no name server
     :raises socket.gaierror: the name is not known; says which
+    :raises ValueError: it cannot be a name
     """
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
     except socket.gaierror as exc:
         raise socket.gaierror(exc.errno, f'could not resolve {host!r}: {exc.strerror}') from exc
+    except UnicodeError as exc:
+        raise ValueError(f'a host must be a name or an address, which {show(host)} is not: {exc}') from None
 
 
 def connect_tcp(addresses: Sequence[AddressInfo], where: str, deadline: Deadline) -> socket.socket:

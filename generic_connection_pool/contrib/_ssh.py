@@ -9,6 +9,7 @@ from typing import Any, Callable, Generic, Hashable, Iterable, List, Mapping, Op
 from .._messages import show
 from ..common import EndpointT
 from ._endpoints import find_endpoint
+from ._parameters import check_names
 
 #: where OpenSSH, too, notes which hosts it knows
 KNOWN_HOSTS = '~/.ssh/known_hosts'
@@ -73,6 +74,7 @@ def keywords(params: Any, endpoint: Hashable, host: str) -> Mapping[str, Any]:
 def _check_keywords(params: Any, what: str) -> None:
     if not isinstance(params, Mapping):
         raise TypeError(f'{what} must be a mapping of connect keywords, not a {type(params).__name__}')
+    check_names(params, what)
 
 
 def check_seconds(value: Optional[float], name: str) -> Optional[float]:

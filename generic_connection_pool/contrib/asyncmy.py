@@ -17,7 +17,7 @@ from ..common import to_seconds
 from ._mysql import has_unread_result
 from ._endpoints import find_endpoint
 from ._parameters import (
-    ConnectArguments, Keywords, check_arguments, current_keywords, told_error,
+    ConnectArguments, Keywords, check_arguments, check_number, current_keywords, told_error,
 )  # fmt: skip
 from ._sockets import is_quiet
 from ._streams import CLOSING_GRACE
@@ -102,6 +102,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, DbConnection]):
             of the driver, it names the endpoint and quotes no secret
         """
         keywords = current_keywords(find_endpoint(self._connect_args, endpoint), endpoint)
+        # asyncmy would leave something unawaited
+        check_number(keywords, 'connect_timeout', endpoint)
         try:
             # untyped
             connection: Any = asyncmy.Connection
@@ -109,7 +111,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, DbConnection]):
             bound = float(keywords.get('connect_timeout') or _CONNECT_TIMEOUT)
             session = await _finish_within(bound, _log_in(conn, keywords), conn)
         except (TimeoutError, asyncio.TimeoutError):
-            error: Exception = TimeoutError(f'connecting to endpoint {endpoint!r} took longer than {bound} seconds')
+            error: Exception = TimeoutError(f'connecting to endpoint {show(endpoint)} took longer than {bound} seconds')
         except Exception as exc:
             error = told_error(exc, endpoint, keywords, _ERRORS)
         else:
@@ -179,7 +181,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, DbConnection]):
                 await self._reset(conn, session)
         except (asyncmy.errors.MySQLError, OSError) as exc:
             _close(conn)
-            logger.warning('a connection to %r was closed: it could not be cleaned up: %s', endpoint, exc)
+            logger.warning('a connection to %s was closed: it could not be cleaned up: %s', show(endpoint), exc)
         except BaseException:
             _close(conn)
             raise

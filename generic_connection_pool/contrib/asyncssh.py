@@ -5,7 +5,7 @@ import contextlib
 import inspect
 import logging
 import socket
-from typing import Any, Dict, Iterable, List, Optional
+from typing import Any, Dict, Iterable, List, Mapping, Optional
 
 import asyncssh
 
@@ -14,6 +14,7 @@ from .._messages import show
 from ..asyncio.manager import BaseConnectionManager
 from ..common import EndpointT
 from . import _streams
+from ._parameters import check_number, check_port
 from ._sockets import connect_error, is_quiet
 from ._ssh import (
     KEEPALIVE,
@@ -116,6 +117,7 @@ class SshConnectionManager(BaseConnectionManager[EndpointT, asyncssh.SSHClientCo
         params = dict(keywords(given, endpoint, 'host'))
         if params.get('sock') is not None:
             raise ValueError(f"the connect keywords of endpoint {show(endpoint)} must not have a 'sock'")
+        _check_values(params, endpoint)
         there = where(endpoint, params['host'], params.get('port'))
         witness = self._prepare(params)
         try:
@@ -212,6 +214,16 @@ class SshConnectionManager(BaseConnectionManager[EndpointT, asyncssh.SSHClientCo
         witness = _Witness(known)
         params['client_factory'] = lambda: witness
         return witness
+
+
+def _check_values(params: Mapping[str, Any], endpoint: object) -> None:
+    """Raise a TypeError or ValueError for what asyncssh would take, and then stumble over."""
+    if params.get('port', ()) != ():
+        check_port(params['port'], endpoint)
+    for name in ('connect_timeout', 'keepalive_interval', 'login_timeout'):
+        # it also knows '30s'
+        if not isinstance(params.get(name), str):
+            check_number(params, name, endpoint)
 
 
 class _Witness(asyncssh.SSHClient):

@@ -7,6 +7,7 @@ import threading
 from typing import Any, Callable, Dict, Iterable, Optional, Protocol, Tuple, Type, TypeVar, Union
 
 from .._deadlines import deadline_after, remaining
+from .._messages import show
 from ..common import ConnectionT
 from ..threading.manager import BaseConnectionManager
 from ._dbapi_drivers import Note, traits_of
@@ -108,7 +109,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, ConnectionT]):
         self._ping = ping
         self._configure = configure
         self._reset = reset
-        self._session_attributes = tuple(session_attributes)
+        self._session_attributes = _check_attributes(session_attributes)
         self._traits = traits_of(driver)
         self._notes: Dict[int, Note] = {}
 
@@ -139,7 +140,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, ConnectionT]):
 
         if timeout is None:
             return connect()
-        return call_within(timeout, connect, self._close_late, f'connecting to endpoint {endpoint!r}')
+        return call_within(timeout, connect, self._close_late, f'connecting to endpoint {show(endpoint)}')
 
     def dispose(self, endpoint: DbEndpoint, conn: ConnectionT, timeout: Optional[float] = None) -> None:
         """Close a connection, without waiting if its socket is within reach; else for ``timeout`` at most.
@@ -159,7 +160,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, ConnectionT]):
                     return
             if self._traits.waits and self._traits.descriptor(conn) is None:
                 grace = CLOSING_GRACE if timeout is None else max(timeout, SHORTEST_GRACE)
-                call_within(grace, lambda: self._traits.close(conn), lambda _: None, f'closing {endpoint!r}')
+                call_within(grace, lambda: self._traits.close(conn), lambda _: None, f'closing {show(endpoint)}')
             else:
                 self._traits.close(conn)
 
@@ -229,7 +230,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, ConnectionT]):
             self._restore(conn, note)
         except (self._driver.Error, OSError) as exc:
             self._close_quietly(conn)
-            logger.warning('a connection to %r was closed: it could not be cleaned up: %s', endpoint, exc)
+            logger.warning('a connection to %s was closed: it could not be cleaned up: %s', show(endpoint), exc)
         except BaseException:
             self._close_quietly(conn)
             raise
@@ -338,6 +339,17 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, ConnectionT]):
 def _database_of(keywords: Keywords) -> Optional[str]:
     name = keywords.get('database') or keywords.get('db')
     return name if isinstance(name, str) else None
+
+
+def _check_attributes(names: Any) -> Tuple[str, ...]:
+    """:raises TypeError: they are no names; a string, of which each letter would be one, is not meant to be that"""
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(f'session_attributes must be names of attributes, not a {type(names).__name__}')
+    checked = tuple(names)
+    for name in checked:
+        if not isinstance(name, str):
+            raise TypeError(f'session_attributes must be names of attributes, not contain a {type(name).__name__}')
+    return checked
 
 
 def _commit(conn: Any) -> None:

@@ -14,6 +14,7 @@ from ..common import EndpointT
 from ..threading.manager import BaseConnectionManager
 from . import _paramiko
 from ._paramiko import ChangedHostKeyError, UnknownHostKeyError
+from ._parameters import check_number, check_port
 from ._sockets import Deadline, connect_error, connect_tcp, resolve
 from ._ssh import (
     KEEPALIVE,
@@ -214,9 +215,9 @@ def _refuse(params: Mapping[str, Any], endpoint: object) -> None:
     for name in ('sock', 'transport_factory'):
         if params.get(name) is not None:
             raise ValueError(f'the connect keywords of endpoint {show(endpoint)} must not have a {name!r}')
-    port = params.get('port', 22)
-    if isinstance(port, bool) or not isinstance(port, int):
-        raise TypeError(f'the port of endpoint {show(endpoint)} must be an int, not a {type(port).__name__}')
+    check_port(params.get('port', 22), endpoint)
+    for name in ('timeout', 'banner_timeout', 'auth_timeout', 'channel_timeout'):
+        check_number(params, name, endpoint)
 
 
 def _known_as(host: str, port: int) -> str:

@@ -20,6 +20,7 @@ import redis
 import redis.connection
 
 from .._fork import release_descriptor, unfinished
+from .._messages import show
 from ..threading.manager import BaseConnectionManager
 from . import _redis
 from ._endpoints import find_endpoint
@@ -430,7 +431,7 @@ def _reset(endpoint: RedisEndpoint, conn: RedisConnection) -> None:
         conn.disconnect()
         # no more of the error: servers quote what they do not understand, credentials included
         kind = type(exc).__name__
-        logger.warning('a connection to %r was closed: its session could not be reset: %s', endpoint, kind)
+        logger.warning('a connection to %s was closed: its session could not be reset: %s', show(endpoint), kind)
     except BaseException:
         conn.disconnect()
         raise

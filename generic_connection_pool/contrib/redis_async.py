@@ -17,6 +17,7 @@ import redis.asyncio
 import redis.asyncio.connection
 
 from .._fork import release_descriptor
+from .._messages import show
 from ..asyncio.manager import BaseConnectionManager
 from . import _redis
 from ._endpoints import find_endpoint
@@ -451,7 +452,7 @@ async def _reset(endpoint: RedisEndpoint, conn: RedisConnection) -> None:
         conn.abort()
         # no more of the error: servers quote what they do not understand, credentials included
         kind = type(exc).__name__
-        logger.warning('a connection to %r was closed: its session could not be reset: %s', endpoint, kind)
+        logger.warning('a connection to %s was closed: its session could not be reset: %s', show(endpoint), kind)
     except BaseException:
         conn.abort()
         raise

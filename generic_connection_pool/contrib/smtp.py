@@ -55,7 +55,7 @@ class SmtpServer:
     local_hostname: Optional[str] = None
 
     def __post_init__(self) -> None:
-        if self.security not in _PORTS:
+        if not isinstance(self.security, str) or self.security not in _PORTS:
             raise ValueError(f"security must be 'starttls', 'tls' or 'plain', not {show(self.security)}")
         if self.port is None:
             object.__setattr__(self, 'port', _PORTS[self.security])
@@ -133,7 +133,7 @@ class SmtpConnectionManager(BaseConnectionManager[SmtpEndpoint, SmtpConnection])
         """
         server = find_endpoint(self._servers, endpoint)
         assert server.port is not None
-        where = f'endpoint {endpoint!r} ({place(server.host, server.port)})'
+        where = f'endpoint {show(endpoint)} ({place(server.host, server.port)})'
         deadline = Deadline(timeout)
         credentials = server.credentials_of(endpoint)
         sock = self._transports.connect(server.host, server.port, deadline)
@@ -254,7 +254,7 @@ class SmtpConnectionManager(BaseConnectionManager[SmtpEndpoint, SmtpConnection])
                 return
         except OSError as exc:
             # SMTPException as well
-            logger.warning('a connection to %r was closed: it could not be reset: %s', endpoint, exc)
+            logger.warning('a connection to %s was closed: it could not be reset: %s', show(endpoint), exc)
         except BaseException:
             conn.discard()
             raise
@@ -360,6 +360,6 @@ def _check_servers(servers: Any) -> Mapping[SmtpEndpoint, SmtpServer]:
         raise TypeError(f'servers must be a mapping of SmtpServer by endpoint, not a {type(servers).__name__}')
     for endpoint, server in servers.items():
         if not isinstance(server, SmtpServer):
-            raise TypeError(f'servers[{endpoint!r}] must be an SmtpServer, not a {type(server).__name__}')
+            raise TypeError(f'servers[{show(endpoint)}] must be an SmtpServer, not a {type(server).__name__}')
     checked: Mapping[SmtpEndpoint, SmtpServer] = servers
     return checked
