@@ -40,7 +40,7 @@ def origin(url: str) -> HttpOrigin:
     if '@' in parts.netloc:
         raise ValueError('the URL of an endpoint must not contain a user name or a password')
     if parts.scheme not in _PORTS:
-        raise ValueError(f'the URL of an endpoint must begin with http:// or https://, not {parts.scheme!r}')
+        raise ValueError('the URL of an endpoint must begin with http:// or https://')
     if not parts.hostname:
         raise ValueError('the URL of an endpoint must contain a host')
     return _checked(parts.scheme, parts.hostname, _PORTS[parts.scheme] if port is None else port)

@@ -2,6 +2,8 @@
 
 import asyncio
 import datetime
+import importlib
+import inspect
 import pathlib
 import ssl
 from typing import Any, Callable
@@ -71,20 +73,64 @@ def test_by_default_who_is_trusted_is_answered(authority: Any, ask_server: Ask) 
         assert ask_server(server, None).strip() == b'hello'
 
 
-@pytest.mark.parametrize('what', ['a stranger', 'another host', 'expired', 'expired long ago'])
-def test_by_default_nobody_else_is_answered(authority: Any, ask_server: Ask, what: str) -> None:
+def impostor(what: str, authority: Any) -> ssl.SSLContext:
+    """Return the context of a server that is not to be believed."""
     if what == 'a stranger':
-        context = server_context(trustme.CA(), *NAMES)
-    elif what == 'another host':
-        context = server_context(authority, 'www.example.org', '127.0.0.2')
-    elif what == 'expired':
-        yesterday = datetime.datetime.now() - datetime.timedelta(days=1)
-        context = server_context(authority, *NAMES, not_before=yesterday - datetime.timedelta(days=9), not_after=yesterday)
-    else:
-        context = server_context(authority, *NAMES, not_before=PAST, not_after=PAST + datetime.timedelta(days=90))
-    with tcp_echo_server('127.0.0.1', context) as server:
+        return server_context(trustme.CA(), *NAMES)
+    if what == 'another host':
+        return server_context(authority, 'www.example.org', '127.0.0.2')
+    if what == 'expired':
+        until = datetime.datetime.now() - datetime.timedelta(days=1)
+        return server_context(authority, *NAMES, not_before=until - datetime.timedelta(days=9), not_after=until)
+    return server_context(authority, *NAMES, not_before=PAST, not_after=PAST + datetime.timedelta(days=90))
+
+
+impostors = pytest.mark.parametrize('what', ['a stranger', 'another host', 'expired', 'expired long ago'])
+
+
+@impostors
+def test_by_default_nobody_else_is_answered(authority: Any, ask_server: Ask, what: str) -> None:
+    with tcp_echo_server('127.0.0.1', impostor(what, authority)) as server:
         with pytest.raises(ssl.SSLCertVerificationError):
             ask_server(server, None)
+
+
+def connect(kind: str, port: int) -> None:
+    """Have a ready-made manager connect to a port, with TLS as it is by default, and disconnect."""
+    pytest.importorskip({'http': 'http', 'smtp': 'smtplib'}.get(kind, 'redis'), exc_type=ImportError)
+    module = importlib.import_module(f'generic_connection_pool.contrib.{kind}')
+    endpoint: Any = 'main'
+    if kind == 'http':
+        manager, endpoint = module.HttpConnectionManager(), ('https', '127.0.0.1', port)
+    elif kind == 'smtp':
+        manager = module.SmtpConnectionManager({'main': module.SmtpServer('127.0.0.1', port, 'tls')})
+    else:
+        manager = module.RedisConnectionManager({'main': f'rediss://127.0.0.1:{port}'})
+    if inspect.iscoroutinefunction(manager.create):
+
+        async def run() -> None:
+            await manager.dispose(endpoint, await asyncio.wait_for(manager.create(endpoint), 10))
+
+        asyncio.run(run())
+    else:
+        manager.dispose(endpoint, manager.create(endpoint, 10))
+
+
+@impostors
+@pytest.mark.parametrize('kind', ['http', 'smtp', 'redis', 'redis_async'])
+def test_by_default_no_ready_made_manager_connects_to_anybody_else(authority: Any, kind: str, what: str) -> None:
+    with tcp_echo_server('127.0.0.1', impostor(what, authority)) as server:
+        with pytest.raises(Exception) as caught:
+            connect(kind, server.port)
+    # that of redis-py is its own, and has a cause
+    causes = (caught.value, caught.value.__cause__, getattr(caught.value.__cause__, '__cause__', None))
+    assert any(isinstance(exc, ssl.SSLCertVerificationError) for exc in causes), repr(caught.value)
+
+
+def test_who_is_trusted_is_connected_to_by_the_manager_of_http(authority: Any) -> None:
+    with tcp_echo_server('127.0.0.1', server_context(authority, *NAMES)) as server:
+        connect('http', server.port)
+        assert server.accepted == 1
 
 
 def test_a_context_of_ones_own_is_used_as_it_is(ask_server: Ask) -> None:

@@ -2,12 +2,8 @@
 
 import asyncio
 import contextlib
-import gc
 import importlib
-import io
 import logging
-import traceback
-import warnings
 from typing import Any, Dict, Iterator, List
 
 import pytest
@@ -15,59 +11,14 @@ from generic_connection_pool import asyncio as asyncio_pools
 from generic_connection_pool import threading as threads_pools
 from support.postgres import USER_WITH_PASSWORD, PostgresServer
 from support.servers import refusing_port
+from support.witness import SECRET, Witness, witness
+
+__all__ = ('witness',)
 
 pytest.importorskip('asyncpg', exc_type=ImportError)
 pytest.importorskip('psycopg2', exc_type=ImportError)
 AsyncpgManager = importlib.import_module('generic_connection_pool.contrib.asyncpg').DbConnectionManager
 Psycopg2Manager = importlib.import_module('generic_connection_pool.contrib.psycopg2').DbConnectionManager
-
-SECRET = 'Xq7-Wunderhorn-9z'
-#: how it may also be spelled
-SPELLINGS = (SECRET, SECRET.upper(), SECRET.replace('-', '%2D'), SECRET.split('-')[1])
-
-
-class Witness:
-    """Hears all that is said, to whomever."""
-
-    def __init__(self) -> None:
-        self.heard: List[str] = []
-        self.stream = io.StringIO()
-        self.handler = logging.StreamHandler(self.stream)
-        self.handler.setFormatter(logging.Formatter('%(name)s %(levelname)s %(message)s %(args)s %(funcName)s'))
-
-    def hear(self, *things: object) -> None:
-        for thing in things:
-            if isinstance(thing, BaseException):
-                self.heard += [str(thing), repr(thing), *traceback.format_exception(type(thing), thing, thing.__traceback__)]
-                cause = thing
-                while cause.__cause__ is not None:
-                    cause = cause.__cause__
-                    self.heard += [str(cause), repr(cause)]
-            else:
-                self.heard.append(repr(thing))
-
-    def check(self) -> None:
-        """Nobody has heard the secret."""
-        said = '\n'.join([*self.heard, self.stream.getvalue()])
-        for spelling in SPELLINGS:
-            assert spelling not in said, said
-
-
-@pytest.fixture
-def witness() -> Iterator[Witness]:
-    made = Witness()
-    root = logging.getLogger()
-    level = root.level
-    root.addHandler(made.handler)
-    root.setLevel(logging.DEBUG)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter('always')
-        yield made
-        gc.collect()
-        made.hear(*(str(warning.message) for warning in caught))
-    root.setLevel(level)
-    root.removeHandler(made.handler)
-    made.check()
 
 
 def test_the_witness_hears_secrets(witness: Witness) -> None:
@@ -203,7 +154,8 @@ async def test_no_failure_of_an_asyncio_pool_tells_of_its_manager_or_connections
 
 @pytest.mark.parametrize('cls', [Psycopg2Manager, AsyncpgManager])
 @pytest.mark.parametrize('wrong', [
-    f'postgresql://somebody:{SECRET}@localhost', [SECRET], SECRET, None, {'main': f'postgresql://a:{SECRET}@h'}, {'main': SECRET},
+    f'postgresql://somebody:{SECRET}@localhost', [SECRET], SECRET, None,
+    {'main': f'postgresql://a:{SECRET}@h'}, {'main': SECRET},
 ], ids=['dsn', 'list', 'password', 'nothing', 'dsn by name', 'password by name'])  # fmt: skip
 def test_parameters_of_a_wrong_kind_are_refused_without_telling_them(cls: Any, wrong: Any, witness: Witness) -> None:
     with pytest.raises(TypeError, match='dsn_params') as caught:
