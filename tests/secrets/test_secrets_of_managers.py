@@ -10,8 +10,8 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 import pytest
 from generic_connection_pool import asyncio as asyncio_pools
 from generic_connection_pool import threading as threads_pools
-from support import redis_server, servers_smtp
 from support.mariadb import USER, MariadbServer, mariadb_server, missing_programs
+from support.redis_server import find_programs, redis_server, scripted_server
 from support.servers import refusing_port, silent_server
 from support.witness import SECRET, Witness, witness
 
@@ -80,11 +80,11 @@ def group(kind: str) -> str:
 
 def at(kind: str, where: int, **more: Any) -> Dict[str, Any]:
     """Return connect keywords that lead to a port."""
-    quiet: Dict[str, Any] = {
+    quiet: Dict[str, Dict[str, Any]] = {
         'asyncssh': {'config': None, 'agent_path': None, 'client_keys': None, 'known_hosts': None},
         'paramiko': {'allow_agent': False, 'look_for_keys': False},
-    }.get(kind, {})
-    return {KINDS[kind][2]: '127.0.0.1', 'port': where, **quiet, **more}
+    }
+    return {KINDS[kind][2]: '127.0.0.1', 'port': where, **quiet.get(kind, {}), **more}
 
 
 def listen_to(witness: Witness, make: Callable[[], Any], timeout: float = 5.0, endpoint: Any = 'main') -> bool:
@@ -169,7 +169,7 @@ def test_no_failure_tells_of_a_url(kind: str, witness: Witness) -> None:
 @pytest.mark.parametrize('kind', ['redis', 'redis_async'])
 def test_no_server_that_repeats_what_it_is_told_is_repeated(kind: str, protocol: int, witness: Witness) -> None:
     make = maker(kind)
-    with redis_server.scripted_server(lambda data: [b'-ERR ' + data.replace(b'\r\n', b' ') + b'\r\n']) as where:
+    with scripted_server(lambda data: [b'-ERR ' + data.replace(b'\r\n', b' ') + b'\r\n']) as where:
         parameters = {**where, 'username': SECRET, 'password': SECRET, 'protocol': protocol, 'client_name': SECRET}
         assert not listen_to(witness, lambda: make({'main': parameters}))
 
@@ -177,10 +177,10 @@ def test_no_server_that_repeats_what_it_is_told_is_repeated(kind: str, protocol:
 @pytest.mark.parametrize('kind', ['redis', 'redis_async'])
 def test_no_redis_server_has_a_password_told(kind: str, witness: Witness) -> None:
     make = maker(kind)
-    program = next(iter(redis_server.find_programs().values()), None)
+    program = next(iter(find_programs().values()), None)
     if program is None:
         pytest.skip('there is neither redis-server nor valkey-server')
-    with redis_server.redis_server(program) as server:
+    with redis_server(program) as server:
         server.ask('ACL', 'SETUSER', 'somebody', 'on', f'>{SECRET}', 'allcommands', 'allkeys')
         for wrong in (
             {'username': 'somebody', 'password': SECRET + 'x'}, {'username': SECRET, 'password': SECRET},
@@ -240,6 +240,7 @@ def test_no_ssh_server_has_a_password_told(kind: str, tmp_path: pathlib.Path, wi
 
 def test_no_mail_server_has_credentials_told(witness: Witness) -> None:
     pytest.importorskip('aiosmtpd', exc_type=ImportError)
+    servers_smtp = importlib.import_module('support.servers_smtp')
     module = importlib.import_module('generic_connection_pool.contrib.smtp')
 
     def manager(port: int, credentials: Any, **more: Any) -> Any:
