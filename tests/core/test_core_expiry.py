@@ -84,6 +84,26 @@ def test_an_extra_is_disposed_of_at_release_if_there_is_no_idle_timeout(desk: An
     d.check()
 
 
+def test_an_idle_timeout_may_be_a_fraction_of_a_second(desk: Any) -> None:
+    d = desk(min_idle=0, idle_timeout=0.25)
+    (record,) = d.idle('a')
+    assert record.deadline == 0.25
+    assert d.core.idle_size('a') == 1
+    d.now = 0.25
+    assert d.dispose_due() == [record]
+
+
+def test_a_core_connection_counts_as_one_until_it_is_disposed_of_even_if_it_is_due(desk: Any) -> None:
+    d = desk(min_idle=1, idle_timeout=3.0, max_lifetime=10.0)
+    (expired,) = d.idle('a')
+    d.now = 10.0
+    user = d.user('a')
+    assert user.record is not expired
+    assert user.release()
+    assert user.record.deadline == 13.0, 'an extra'
+    d.check()
+
+
 def test_an_extra_without_idle_timeout_is_handed_to_a_waiter_nevertheless(desk: Any) -> None:
     d = desk(min_idle=0, max_size=1, idle_timeout=0.0)
     user, waiting = d.user('a'), d.request('a')
@@ -141,6 +161,22 @@ def test_each_who_asks_gets_one_of_the_expired_connections_for_a_victim(desk: An
     clients = [d.request('a') for _ in range(4)]
     assert {client.victim for client in clients[:3]} == set(records)
     assert clients[3].victim is None
+    d.check()
+
+
+@pytest.mark.parametrize('leaving', [1, 2])
+def test_the_victims_of_those_who_have_left_are_enough_for_who_comes(desk: Any, leaving: int) -> None:
+    d = desk(min_idle=3, max_size=leaving + 1, max_lifetime=10.0)
+    d.idle('a', leaving + 1)
+    d.now = 10.0
+    leavers = [d.request('a') for _ in range(leaving)]
+    assert all(leaver.victim is not None and leaver.withdraw() for leaver in leavers)
+    client = d.request('a')
+    assert (client.state, client.victim) == ('waiting', None), 'the room is on its way'
+    assert d.core.idle_size('a') == 1
+    d.check()
+    leavers[0].dispose_of_victim()
+    assert client.state == 'slot'
     d.check()
 
 

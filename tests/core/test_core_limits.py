@@ -203,6 +203,25 @@ def test_one_whose_victim_made_room_for_another_may_be_given_a_second_one(desk: 
     d.check()
 
 
+def test_a_ticket_that_has_had_a_victim_may_be_given_another_one_for_its_next_request(desk: Any) -> None:
+    d = desk(total_max_size=2)
+    d.idle('a')
+    user = d.user('c')
+    client = d.request('b')
+    assert client.victim is not None
+    user.scrap()
+    assert client.state == 'slot', 'before its victim is gone'
+    client.dispose_of_victim()
+    client.fail()
+    d.idle('a')
+    d.user('c')
+    assert client.request('b').waits
+    assert client.victim is not None
+    client.dispose_of_victim()
+    assert client.state == 'slot'
+    d.check()
+
+
 def test_the_slot_of_a_victim_does_not_lift_the_limit_of_the_endpoint(desk: Any) -> None:
     d = desk(max_size=1, total_max_size=2)
     d.idle('a')
@@ -299,6 +318,27 @@ def test_all_who_wait_for_the_total_get_their_turns_in_the_order_of_their_arriva
         assert client.accept().release(), 'it goes to the next in turn'
         client = next(other for other in [waiting, *others] if other.victim is client.record)
     assert served == ['b', 'c', 'd', 'a']
+
+
+def test_whoever_has_got_a_connection_that_would_have_become_idle_goes_behind_the_others(desk: Any) -> None:
+    d = desk(total_max_size=2)
+    users = [d.user('a'), d.user('a')]
+    first, second, other = d.request('b'), d.request('b'), d.request('c')
+    for user in users:
+        assert user.release()
+        d.check()
+    assert (first.victim, other.victim) == (users[0].record, users[1].record)
+    assert second.victim is None, 'its endpoint has had its turn'
+
+
+def test_whoever_has_got_a_slot_that_became_free_goes_behind_the_others(desk: Any) -> None:
+    d = desk(total_max_size=2)
+    creators = [d.request('x'), d.request('y')]
+    first, second, other = d.request('b'), d.request('b'), d.request('c')
+    for creator in creators:
+        creator.fail()
+        d.check()
+    assert [client.state for client in (first, second, other)] == ['slot', 'waiting', 'slot']
 
 
 def test_an_endpoint_that_has_a_connection_does_not_keep_its_turn_for_ever(desk: Any) -> None:

@@ -29,6 +29,11 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 from support.watching import Watch
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PURE = Path('generic_connection_pool', '_pycore')
@@ -120,10 +125,8 @@ def change_of(module: str, source: str, number: int) -> List[str]:
 
 def looked_at() -> Dict[str, str]:
     """The reasons in ``survivors.toml``, by module, function and change."""
-    import tomli
-
     found: Dict[str, str] = {}
-    for entry in tomli.loads((HERE / 'survivors.toml').read_text()).get('survivor', ()):
+    for entry in tomllib.loads((HERE / 'survivors.toml').read_text()).get('survivor', ()):
         for change in entry['changes']:
             found[f'{entry["function"]} | {change}'] = entry['reason']
     return found
