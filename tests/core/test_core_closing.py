@@ -328,3 +328,36 @@ def test_a_closer_that_has_left_is_not_told_and_excuses_nothing(desk: Any) -> No
     assert d.woken == []
     users[1].scrap()
     assert d.woken == ['closer']
+
+
+def test_who_has_created_a_connection_for_a_closed_pool_holds_nothing_else(desk: Any) -> None:
+    d = desk()
+    creator, heir = d.request('a'), d.client()
+    d.core.close()
+    assert not creator.create()
+    for refused in (creator.create, creator.fail, lambda: d.core.transfer(creator.ticket, heir.ticket)):
+        with pytest.raises(RuntimeError, match='holds no slot'):
+            refused()
+    with pytest.raises(RuntimeError, match='holds no connection'):
+        creator.replace()
+    assert (creator.state, heir.state) == ('closed', 'nothing')
+    d.core.disposed(creator.ticket.record)
+    d.assert_empty()
+
+
+def test_those_who_wait_for_the_end_with_slots_in_their_hands_need_not_wait_for_these(desk: Any) -> None:
+    """They may be closed by force meanwhile: there are fewer slots than are excused."""
+    d = desk()
+    for _ in range(3):
+        d.user('a')
+    first, second = d.client(), d.client()
+    d.core.close()
+    assert not d.core.join(first.ticket, 1)
+    assert not d.core.join(second.ticket, 1)
+    for left in (2, 1, 0):
+        d.core.disposed(d.core.next_lent())
+        assert d.core.drained(1) is True, f'{left} are left'
+    assert d.core.drained(0)
+    for closer in (first, second):
+        d.core.leave(closer.ticket, 1)
+    d.assert_empty()

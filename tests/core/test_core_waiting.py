@@ -256,6 +256,40 @@ def test_who_holds_no_connection_cannot_replace_it(desk: Any) -> None:
     d.check()
 
 
+def test_what_has_been_given_back_already_is_not_replaced(desk: Any) -> None:
+    d = desk(max_size=1)
+    user = d.user('a')
+    assert user.release()
+    user.replace()
+    assert (user.state, user.victim) == ('closed', None)
+    assert d.core.idle_size('a') == 1
+    d.check()
+
+
+def test_what_has_been_closed_by_force_is_not_replaced(desk: Any) -> None:
+    d = desk()
+    user = d.user('a')
+    d.core.close()
+    record = d.core.next_lent()
+    d.core.disposed(record)
+    user.replace()
+    assert (user.state, user.victim) == ('closed', None)
+    d.assert_empty()
+
+
+def test_a_connection_that_was_replaced_lifts_no_limit_once_it_is_disposed_of(desk: Any) -> None:
+    d = desk(max_size=1, total_max_size=2)
+    d.idle('b')
+    user = d.user('a')
+    user.replace()
+    user.dispose_of_victim()
+    assert user.create()
+    waiting = d.request('a')
+    assert waiting.waits and waiting.victim is None, 'it can only wait for its own endpoint'
+    assert d.core.idle_size('b') == 1
+    d.check()
+
+
 def test_a_victim_is_never_replaced_by_another(desk: Any) -> None:
     d = desk(max_size=3)
     d.idle('a', 2)

@@ -51,6 +51,14 @@ class Shelf:
         return records
 
 
+def test_an_entry_whose_record_has_got_another_deadline_is_not_trusted(twin: Twin) -> None:
+    shelf = Shelf(twin)
+    first, second = shelf.armed(10.0, 15.0)
+    first.deadline = 20.0
+    assert shelf.heap.nearest() is second
+    assert shelf.drain() == [second, first]
+
+
 def test_an_empty_heap_has_no_nearest_record_and_no_top(twin: Twin) -> None:
     shelf = Shelf(twin)
     assert shelf.heap.nearest() is None

@@ -8,7 +8,7 @@ import pytest
 from support.core_desk import Desk
 from support.core_twins import PYTHON
 from generic_connection_pool._pycore.record import DISPOSING, IDLE_CORE, IDLE_EXTRA, LENT, RETURNING
-from generic_connection_pool._pycore.waiters import NOTHING
+from generic_connection_pool._pycore.waiters import NOTHING, SLOT
 
 
 class Scene:
@@ -301,6 +301,7 @@ BROKEN = [
     ('quiet', state_of('lent', DISPOSING), 'in a wrong list'),
     ('quiet', stranger, 'in a wrong list'),
     ('queue', first_ticket('a', state=NOTHING), 'does not wait'),
+    ('queue', first_ticket('a', state=SLOT), 'does not wait'),
     ('queue', first_ticket('a', endpoint=None), 'does not wait'),
     ('covered', victim_off_duty, 'off duty has a victim'),
     ('queue', lose_member, 'tickets, count'),

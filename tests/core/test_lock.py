@@ -4,7 +4,7 @@ import signal
 import sys
 import threading
 import time
-from typing import Any, Iterator, List
+from typing import Any, Deque, Iterator, List
 
 import pytest
 from support.core_desk import Desk
@@ -138,6 +138,24 @@ class TestParker:
             gc.collect()
 
 
+def test_a_long_sleep_of_the_pure_core_is_a_few_that_signals_may_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    slept: List[float] = []
+
+    class Lock:
+        def acquire(self, timeout: float) -> bool:
+            nonlocal now
+            slept.append(timeout)
+            now += timeout
+            return False
+
+    monkeypatch.setattr(PYTHON.module('lock'), 'monotonic', lambda: now)
+    parker = parker_of(PYTHON)
+    parker._lock = Lock()
+    assert not parker.park(2.5)
+    assert slept == [1.0, 1.0, 0.5]
+
+
 def test_the_clock_is_the_monotonic_one() -> None:
     for twin in (parameter.values[0] for parameter in all_twins() if not parameter.marks):
         before = time.monotonic()
@@ -246,7 +264,19 @@ class TestMutex:
 
         assert operations.do(interrupted) == 'answer'
         assert [report.exc_type for report in told] == [ZeroDivisionError]
+        assert isinstance(told[0].exc_value, ZeroDivisionError) and told[0].exc_traceback is not None
+        assert callable(told[0].object), 'what was put off'
         assert events == ['next']
+
+    def test_it_does_not_matter_that_another_thread_was_faster(self, twin: Twin) -> None:
+        class Raced(Deque[Any]):
+            def popleft(self) -> Any:
+                self.clear()
+                raise IndexError
+
+        operations = Operations(twin)
+        operations.mutex.deferred = Raced([lambda: None])
+        assert operations.do(lambda: 'answer') == 'answer'
 
     def test_a_refused_call_does_not_run_what_its_own_operation_has_put_off(self, twin: Twin) -> None:
         operations = Operations(twin)

@@ -4,6 +4,7 @@ import importlib.util
 from typing import Any
 
 import pytest
+from support.core_desk import Desk
 from support.core_twins import PYTHON, Twin
 
 
@@ -41,6 +42,37 @@ def test_nobody_disposes_of_what_a_fork_has_left_to_the_parent(desk: Any) -> Non
     assert len(inherited) == 3 and set(records) < set(inherited)
     assert {record.state for record in inherited} == {d.twin.get('record', 'INHERITED')}
     assert not any(record.claim() for record in inherited)
+    for record in inherited:
+        d.core.disposed(record)  # somebody was about to
+        assert not d.core.discard(record) and d.core.give_back(record, 0.0)
+
+
+def test_what_an_operation_does_that_a_fork_has_interrupted_is_undone_in_the_child() -> None:
+    desk = Desk(PYTHON)
+    record = desk.user('a').record
+    desk.core.disown()
+    assert not desk.core.mutex.deferred, 'nothing was interrupted'
+    desk.core.mutex.busy = True
+    desk.core.disown()
+    record.state = PYTHON.get('record', 'LENT')
+    desk.core.mutex.busy = False
+    assert not desk.core.due(0.0), 'any operation'
+    assert record.state == PYTHON.get('record', 'INHERITED')
+
+
+def test_only_the_loan_that_is_on_can_be_ended(desk: Any) -> None:
+    user = desk().user('a')
+    for loan in (user.loan - 1, user.loan + 1):
+        assert not user.desk.core.take_back(user.record, loan)
+    assert user.begin_release()
+
+
+def test_an_equal_connection_that_is_being_released_is_not_found(desk: Any) -> None:
+    d = desk()
+    user = d.user('a', 1.0)
+    assert d.core.find(1, 'a') is user.record
+    assert user.begin_release()
+    assert d.core.find(1, 'a') is None
 
 
 @pytest.mark.parametrize('older', [True, False])

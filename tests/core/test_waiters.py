@@ -2,6 +2,7 @@ import random
 from typing import Any, List
 
 import pytest
+from support.core_desk import Desk
 from support.core_twins import Twin, all_twins, twins_of
 
 
@@ -187,3 +188,18 @@ class TestTicket:
         assert calls == ['woken', 'woken']
         with pytest.raises(RuntimeError, match='notify'):
             ticket.wait(0.0)
+
+    def test_a_ticket_that_is_revoked_has_nothing_and_is_told_so_by_its_state(self, twin: Twin) -> None:
+        desk = Desk(twin, total_max_size=1)
+        desk.idle('a')
+        client = desk.request('b')
+        assert client.victim is not None
+        client.ticket.revoke()
+        assert (client.state, client.ticket.record, client.victim) == ('closed', None, None)
+
+    def test_a_ticket_that_has_asked_for_nothing_can_rest(self, twin: Twin) -> None:
+        desk = Desk(twin)
+        client = desk.client()
+        desk.core.rest(client.ticket)
+        assert client.request('a').state == 'slot'
+        desk.check()

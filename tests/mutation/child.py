@@ -21,25 +21,25 @@ PACKAGE = 'generic_connection_pool._pycore'
 WALKS = 8
 
 CORE = [
-    f'core/test_{name}.py'
-    for name in (
+    *(f'core/test_{name}.py' for name in (
         'core_waiting', 'core_limits', 'core_releasing', 'core_closing', 'core_expiry', 'core_keys', 'waiters', 'heap',
-        'deque', 'tables', 'lock', 'invariants', 'operations',
-    )
+        'deque', 'tables', 'record', 'lock', 'invariants', 'operations',
+    )),
+    'fuzz/test_core_misuse.py',
 ]  # fmt: skip
 THREADS = [
-    f'pool/threading/test_{name}.py'
-    for name in (
-        'acquire', 'release', 'hook_errors', 'hooks_that_call_back', 'workers', 'close', 'total_limit', 'expiry',
-        'finalizers', 'interrupts',
-    )
+    *(f'pool/threading/test_{name}.py' for name in (
+        'acquire', 'release', 'hook_errors', 'hooks_that_call_back', 'close', 'total_limit', 'expiry',
+        'finalizers', 'slots_in_hand', 'interrupts', 'workers',
+    )),
+    'process/test_fork_threads.py',
 ]  # fmt: skip
 TASKS = [
-    f'pool/asyncio/test_{name}.py'
-    for name in (
+    *(f'pool/asyncio/test_{name}.py' for name in (
         'acquire_and_release', 'hook_errors', 'misuse', 'awaitables', 'event_loops', 'garbage_collection', 'close',
-        'core_and_extras',
-    )
+        'core_and_extras', 'timeouts', 'collector',
+    )),
+    'process/test_fork_asyncio.py',
 ]  # fmt: skip
 SHARED = ['pool/test_threading_shared_lock.py', 'pool/test_asyncio_shared_lock.py']
 WIDE = ['core', 'pool', 'stress/test_core_threads.py']
@@ -57,7 +57,7 @@ QUICK = {
     'deque': ['core/test_deque.py'],
     'endpoint': ['core/test_tables.py', 'core/test_core_keys.py'],
     'table': ['core/test_tables.py'],
-    'record': ['core/test_deque.py', 'core/test_heap.py'],
+    'record': ['core/test_record.py', 'core/test_deque.py', 'core/test_heap.py'],
     'store': ['core/test_operations.py', 'core/test_core_keys.py', 'core/test_core_releasing.py'],
     'lock': ['core/test_lock.py'],
     'thread_pool': ['pool/threading/test_acquire.py', 'pool/threading/test_release.py'],
@@ -65,6 +65,7 @@ QUICK = {
 }
 #: what is tried then, for each module
 FIRST = {
+    'core': [*CORE, 'pool/threading/test_acquire.py'],
     'lock': ['core/test_lock.py', 'pool/threading/test_finalizers.py', *SHARED[:1], *CORE],
     'thread_pool': THREADS,
     'async_pool': TASKS,

@@ -329,3 +329,18 @@ async def test_thousands_of_waiters_that_time_out_do_not_stall_the_pool(open_poo
     assert time.process_time() - started < GENEROUS / 4
     assert pool._core.waiting('a') == 0
     await pool.release(conn, 'a')
+
+
+async def test_what_is_no_timeout_is_refused_even_if_nobody_has_to_wait(open_pool: OpenPool) -> None:
+    pool = open_pool(Manager())
+    for timeout in (None, 5):
+        async with pool.connection('a', timeout) as conn:
+            pass
+        assert await pool.acquire('a', timeout) is conn
+        await pool.release(conn, 'a')
+    with pytest.raises(ValueError, match='timeout'):
+        await pool.acquire('a', float('nan'))
+    with pytest.raises(ValueError, match='timeout'):
+        async with pool.connection('a', float('nan')):
+            pass
+    assert await pool.get_endpoint_pool_size('a', acquired=False) == 1

@@ -1,16 +1,19 @@
 """What each thread has in its hands: slots for which a ``close`` inside its own unfinished operation must not wait."""
 
 import contextlib
+import gc
 import sys
+import weakref
 from types import FrameType
-from typing import Any, Callable, List
+from typing import Any, Callable, List, Optional
 
 import pytest
+from generic_connection_pool import ConnectionPoolClosedError
 from generic_connection_pool._core import core_implementation
-from generic_connection_pool.threading import ConnectionPool
+from generic_connection_pool.threading import BaseConnectionManager, ConnectionPool
 from generic_connection_pool.threading.workers import Workers
 from support.injection import CORE, FACADE, FEW, STEP, Injection
-from support.threads import HookedManager, Manager, finish, raising, result, start
+from support.threads import Connection, HookedManager, Manager, finish, raising, result, start, wait_until
 
 
 class Throughout(Injection):
@@ -94,6 +97,50 @@ def test_what_is_under_way_is_in_the_hands_of_its_thread_at_any_bytecode(operati
     assert not wrong
     manager.doing.clear()
     finish(pool)
+
+
+def test_a_ticket_that_was_told_of_the_closing_holds_no_slot() -> None:
+    manager = Manager()
+    pool: Any = ConnectionPool(manager, total_max_size=1)
+    pool.release(pool.acquire('a'), 'a')
+    found: List[int] = []
+
+    def dispose(*_: Any) -> None:
+        pool.close()
+        found.append(pool._slots_in_hand())
+
+    manager.doing['dispose'] = dispose
+    with pytest.raises(ConnectionPoolClosedError):
+        pool.acquire('b')
+    assert found == [1], 'that of the connection that is being disposed of'
+    finish(pool)
+
+
+class Forgetful(BaseConnectionManager[str, Connection]):
+    """Keeps no connection."""
+
+    def __init__(self) -> None:
+        self.created: 'List[weakref.ref[Connection]]' = []
+
+    def create(self, endpoint: str, timeout: Optional[float] = None) -> Connection:
+        conn = Connection(endpoint, len(self.created) + 1)
+        self.created.append(weakref.ref(conn))
+        return conn
+
+    def dispose(self, endpoint: str, conn: Connection, timeout: Optional[float] = None) -> None:
+        pass
+
+
+@pytest.mark.parametrize('timeout', [None, 20])
+def test_a_thread_keeps_nothing_that_has_been_disposed_of(timeout: Optional[float]) -> None:
+    manager = Forgetful()
+    pool: Any = ConnectionPool(manager, total_max_size=1)
+    for endpoint in 'abc':
+        with pool.connection(endpoint, timeout):
+            with contextlib.suppress(TimeoutError):
+                pool.acquire(endpoint, timeout=0)
+    pool.close()
+    wait_until(lambda: gc.collect() >= 0 and [reference() for reference in manager.created] == [None] * 3)
 
 
 @pytest.mark.parametrize('fails', [False, True])
