@@ -233,13 +233,13 @@ class BaseConnectionPool(Generic[EndpointT, ConnectionT]):
         if former.closed:
             core.close()
         _fork.keep(former)
-        self._core = core
         inherited = [(record.key, record.conn) for record in former.disown()]
         self._inherited.update((id(conn), conn) for _, conn in inherited)
         self._renew_facade(core)
         return inherited
 
     def _renew_facade(self, core: Core) -> None:
+        """Go on with another core. ``_core`` is the former one until then: an operation of it may be under way."""
         raise NotImplementedError
 
     def _is_inherited(self, conn: Any) -> bool:

@@ -492,6 +492,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
             ticket.revoke()
         forget_frames(self)
         self._renew(core)
+        self._core = core
         self._start_empty()
 
 

@@ -293,6 +293,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
         self._workers.forget()
         _fork.keep(self._workers)
         self._renew(core, Workers(WORKERS_NAME))
+        self._core = core
         for ticket in self._closers:
             ticket.wake()
         self._lacks_collector = self._background_collector and not core.closed

@@ -10,6 +10,7 @@ from typing import Any, Callable, List
 
 import pytest
 from generic_connection_pool import ConnectionNotAcquiredError, ConnectionPoolClosedError
+from generic_connection_pool._core import core_implementation
 from generic_connection_pool.threading import ConnectionPool
 from support.forking import fork, in_child
 from support.threads import Gate, HookedManager, Manager, finish, is_free, result, start, start_waiting, wait_until
@@ -301,6 +302,59 @@ def test_an_operation_whose_hook_forks_comes_to_nothing_in_the_child(hook: str, 
     with os.fdopen(reader) as pipe:
         assert pipe.read() == f'{in_the_child} []'
     os.waitpid(children[0], 0)
+    finish(pool)
+
+
+@pytest.mark.skipif(core_implementation != 'python', reason='nothing interrupts an operation of the compiled core')
+def test_a_fork_in_the_middle_of_a_grant_gives_the_child_no_connection_of_its_parent() -> None:
+    """A finalizer or signal handler forks within the pure core. What that goes on to grant in the child is taken back."""
+    manager = Watched()
+    pool: Any = used(ConnectionPool(manager, max_size=1), 'a')
+    core = pool._core
+    children: List[Any] = []
+
+    def lend(record: Any, holder: int) -> None:
+        type(core)._lend(core, record, holder)
+        del core._lend
+        children.append(fork())
+
+    core._lend = lend
+    reader, writer = os.pipe()
+    outcome = ''
+    try:
+        outcome = str(pool.acquire('a'))
+    except BaseException as exc:
+        outcome = type(exc).__name__
+    if children == [0]:
+        try:
+            signal.alarm(10)
+            works(pool)
+        except BaseException as exc:
+            outcome += repr(exc)
+        finally:
+            os.write(writer, outcome.encode())
+            os._exit(0)
+    os.close(writer)
+    assert outcome == 'a1'
+    with os.fdopen(reader) as pipe:
+        assert pipe.read() == 'RuntimeError'
+    os.waitpid(children[0], 0)
+    pool.release(manager.created[0], 'a')
+    finish(pool)
+
+
+def test_the_child_does_not_wait_for_the_idle_threads_of_its_parent() -> None:
+    manager = Watched()
+    pool: Any = used(ConnectionPool(manager, total_max_size=1), 'a')
+    pool.release(pool.acquire('b', timeout=20), 'b')
+    wait_until(lambda: [str(conn) for conn in manager.disposed] == ['a1'] and pool._workers._beds)
+
+    def child() -> Any:
+        for endpoint in 'ab':
+            pool.release(pool.acquire(endpoint, timeout=10), endpoint)
+        return [str(conn) for conn in manager.disposed]
+
+    assert in_child(child) == ['a1', 'a3']
     finish(pool)
 
 
