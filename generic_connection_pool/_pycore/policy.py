@@ -6,7 +6,7 @@ from typing import Dict, Optional, Set
 from .endpoint import Endpoint, EndpointTable
 from .heap import ExpiryHeap
 from .lock import Mutex
-from .record import DISPOSING, IDLE_EXTRA, LENT, Record
+from .record import DISPOSING, LENT, Record
 from .table import LentTable
 from .waiters import CLOSED, CONNECTION, SLOT, WAITING, Ring, Ticket, WaitQueue
 

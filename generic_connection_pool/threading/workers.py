@@ -34,8 +34,8 @@ class Workers:
         self._jobs: Deque[Callable[[], object]] = collections.deque()
         #: where the idle threads sleep; whoever takes one out wakes its thread
         self._beds: Deque[Ticket] = collections.deque()
-        #: identifiers of the threads of the crew. Each adds and removes its own, so no interrupt of somebody who starts a
-        #: thread can make the crew smaller; a few more than LARGEST_CREW may be started at the same time
+        #: identifiers of the threads of the crew. Each adds and removes its own, so that no interrupt of somebody who
+        #: starts a thread can make the crew smaller; a few more than LARGEST_CREW may be started at the same time
         self._crew: Set[int] = set()
 
     def submit(self, job: Callable[[], object]) -> None:
@@ -54,8 +54,8 @@ class Workers:
     def step_aside(self) -> None:
         """The calling thread is about to wait for what others do to the pool.
 
-        If it is one of the crew, in a hook that a job has called, the others may depend on jobs which no thread has begun
-        yet: a crew all of which waited would wait for itself. So the thread leaves the crew, and ends after its job.
+        If it is one of the crew, in a hook that a job has called, the others may depend on jobs which no thread has
+        begun yet: a crew all of which waited would wait for itself. So the thread leaves the crew, and ends after its job.
         """
         me = threading.get_ident()
         if me in self._crew:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 from generic_connection_pool import BaseError
 from generic_connection_pool import asyncio as asyncio_pools

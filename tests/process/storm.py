@@ -134,11 +134,11 @@ def by_signals(manager: PlainManager, rivals: int, interrupts: int, seconds: flo
 
 
 class Births:
-    """Knows whether threads are being born, so that none of them is interrupted in the place of the thread that starts it.
+    """Knows whether threads are being born, so that none is interrupted in the place of the thread that starts it.
 
     Until a new thread runs, CPython before 3.12 knows it by the identifier of the thread that has started it, and
-    ``PyThreadState_SetAsyncExc`` takes the first one of that identifier. The new thread ends there and then, and whoever
-    has called ``Thread.start()`` waits for ever to be told that it runs.
+    ``PyThreadState_SetAsyncExc`` takes the first one of that identifier. The new thread ends there and then, and
+    whoever has called ``Thread.start()`` waits for ever to be told that it runs.
     """
 
     #: seconds after which a thread that does not run was never started: an interrupt has come first

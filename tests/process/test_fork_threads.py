@@ -10,43 +10,12 @@ from typing import Any, Callable, List
 
 import pytest
 from generic_connection_pool import ConnectionNotAcquiredError, ConnectionPoolClosedError
-from generic_connection_pool._core import core_implementation
 from generic_connection_pool.threading import ConnectionPool
+from support.forked_pools import Watched, used, works
 from support.forking import fork, in_child
-from support.threads import Gate, HookedManager, Manager, finish, is_free, result, start, start_waiting, wait_until
+from support.threads import Gate, Manager, finish, result, start, start_waiting, wait_until
 
 pytestmark = pytest.mark.skipif(not hasattr(os, 'fork'), reason='this platform does not fork')
-
-
-class Watched(HookedManager):
-    """Notes what is left to the parent."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.left: List[Any] = []
-
-    def on_fork(self, endpoint: Any, conn: Any) -> None:
-        self.left.append((endpoint, str(conn)))
-
-
-def used(pool: Any, *endpoints: str) -> Any:
-    for endpoint in endpoints:
-        with pool.connection(endpoint):
-            pass
-    return pool
-
-
-def works(pool: Any) -> bool:
-    """The pool of a child is as good as new."""
-    assert pool.get_size() == 0 and not pool.is_full
-    assert [pool._core.waiting(endpoint) for endpoint in 'ab'] == [0, 0]
-    pool._core.check_invariants()
-    before = len(pool._connection_manager.created)
-    assert is_free(pool, 'a') and is_free(pool, 'b')
-    with pool.connection('a', timeout=5) as conn:
-        assert conn in pool._connection_manager.created[before:]
-    pool._core.check_invariants()
-    return True
 
 
 def test_a_child_has_none_of_the_connections_and_the_parent_has_them_all() -> None:
@@ -219,9 +188,6 @@ def test_disposals_that_the_parent_has_put_off_are_left_to_it() -> None:
     finish(pool)
 
 
-HOOKS = ['create', 'check_aliveness', 'on_connection_dead', 'on_acquire', 'on_release', 'is_reusable', 'dispose']
-
-
 def test_a_manager_that_knows_nothing_of_forks_has_its_descriptors_released_in_the_child() -> None:
     mine, theirs = socket.socketpair()
 
@@ -254,92 +220,6 @@ def test_a_child_collects_garbage_if_its_parent_does(collects: bool) -> None:
         assert in_child(gc.isenabled) is collects
     finally:
         (gc.enable if before else gc.disable)()
-    finish(pool)
-
-
-@pytest.mark.parametrize('timeout', [None, 20])
-@pytest.mark.parametrize('hook', HOOKS)
-def test_an_operation_whose_hook_forks_comes_to_nothing_in_the_child(hook: str, timeout: Any) -> None:
-    manager = Watched()
-    keeps = hook in ('check_aliveness', 'on_connection_dead')
-    pool: Any = ConnectionPool(manager, max_size=1, total_max_size=2, min_idle=0, idle_timeout=60 if keeps else 0)
-    if keeps:
-        used(pool, 'a')
-    if hook == 'on_connection_dead':
-        manager.doing['check_aliveness'] = lambda *_: bool(manager.doing.pop('check_aliveness')) and False
-    children: List[Any] = []
-
-    def forks(*_: Any) -> Any:
-        manager.doing.pop(hook)
-        children.append(fork())
-
-    manager.doing[hook] = forks
-    reader, writer = os.pipe()
-    outcome = ''
-    try:
-        with pool.connection('a', timeout):
-            if hook == 'is_reusable':
-                raise ZeroDivisionError
-        outcome = 'fine'
-    except BaseException as exc:
-        outcome = type(exc).__name__
-    if children == [0]:
-        try:
-            signal.alarm(10)
-            manager.doing.clear()
-            works(pool)
-            pool.close(timeout=5)
-            old = [str(conn) for conn in manager.disposed if conn.number == 1]
-            os.write(writer, f'{outcome} {old if hook != "dispose" else []}'.encode())
-        except BaseException as exc:
-            os.write(writer, repr(exc).encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    expected = 'ZeroDivisionError' if hook == 'is_reusable' else 'fine'
-    assert outcome == expected
-    in_the_child = 'RuntimeError' if hook in ('create', 'check_aliveness', 'on_acquire', 'on_connection_dead') else expected
-    with os.fdopen(reader) as pipe:
-        assert pipe.read() == f'{in_the_child} []'
-    os.waitpid(children[0], 0)
-    finish(pool)
-
-
-@pytest.mark.skipif(core_implementation != 'python', reason='nothing interrupts an operation of the compiled core')
-def test_a_fork_in_the_middle_of_a_grant_gives_the_child_no_connection_of_its_parent() -> None:
-    """A finalizer or signal handler forks within the pure core. What that goes on to grant in the child is taken back."""
-    manager = Watched()
-    pool: Any = used(ConnectionPool(manager, max_size=1), 'a')
-    core = pool._core
-    children: List[Any] = []
-
-    def lend(record: Any, holder: int) -> None:
-        type(core)._lend(core, record, holder)
-        del core._lend
-        children.append(fork())
-
-    core._lend = lend
-    reader, writer = os.pipe()
-    outcome = ''
-    try:
-        outcome = str(pool.acquire('a'))
-    except BaseException as exc:
-        outcome = type(exc).__name__
-    if children == [0]:
-        try:
-            signal.alarm(10)
-            works(pool)
-        except BaseException as exc:
-            outcome += repr(exc)
-        finally:
-            os.write(writer, outcome.encode())
-            os._exit(0)
-    os.close(writer)
-    assert outcome == 'a1'
-    with os.fdopen(reader) as pipe:
-        assert pipe.read() == 'RuntimeError'
-    os.waitpid(children[0], 0)
-    pool.release(manager.created[0], 'a')
     finish(pool)
 
 

@@ -146,9 +146,10 @@ def interleavings_job(environment: Environment, prepared: Job) -> Job:
 def typing_jobs(environment: Environment, prepared: Job) -> Iterator[Job]:
     uses = ROOT / 'tests' / 'typing'  # code as a user has it, so the checkers see the installed package
     python = environment.python
+    examples = sorted((ROOT / 'examples').glob('*.py'))
     for name, *arguments in (
         ('mypy, package', 'mypy', *ALONE, '--strict', '--config-file', SETTINGS, ROOT / 'generic_connection_pool'),
-        ('mypy, examples', 'mypy', *ALONE, '--strict', '--config-file', SETTINGS, *sorted((ROOT / 'examples').glob('*.py'))),
+        ('mypy, examples', 'mypy', *ALONE, '--strict', '--config-file', SETTINGS, *examples),
         ('mypy, tests/typing', 'mypy', *ALONE, '--strict', '--config-file', SETTINGS, uses),
         ('stubtest', 'mypy.stubtest', '_cpool'),
         ('pyright, tests/typing', 'pyright', '--pythonpath', python, uses),

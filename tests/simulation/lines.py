@@ -68,8 +68,8 @@ class LineTracer:
 
 
 def _is_safe(frame: FrameType) -> bool:
-    """Whether no signal is ever served here. At a bare ``try:`` the interpreter does nothing, and at the end of a handler
-    it forgets the exception: it looks for signals at neither, and does not expect an exception.
+    """Whether no signal is ever served here. At a bare ``try:`` the interpreter does nothing, and at the end of a
+    handler it forgets the exception: it looks for signals at neither, and does not expect an exception.
     """
     line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
     return line == 'try:' or frame.f_code.co_code[frame.f_lasti] == POP_EXCEPT

@@ -1,6 +1,6 @@
 """One core under random operations: what is done to it, and a record of who has what, kept without asking the core."""
 
-from typing import Any, Dict, Hashable, List, Optional
+from typing import Any, Dict, List, Optional
 
 from support.core_desk import Client, Conn, Desk
 from support.core_twins import Twin

@@ -5,7 +5,7 @@ import gc
 from typing import Any, Callable, Dict, List, Tuple
 
 import pytest
-from support.tasks import Connection, Gate, Manager, OpenPool, Pool, always, passes, queue_up, until
+from support.tasks import Connection, Gate, Manager, OpenPool, Pool, always, passes
 
 from generic_connection_pool import BaseError, ConnectionNotAcquiredError
 
