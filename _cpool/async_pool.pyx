@@ -359,14 +359,18 @@ cdef class AsyncPool:
         self._plain_failure = plain_failure
         self._collects = collects
 
-    def _renew(self, Core core not None):
-        """For a forked child: go on with another core, and with whatever event loop uses the pool next.
+    def _renew(self, Core core not None, tickets):
+        """For a forked child: go on with another core, and with whatever event loop uses the pool next. What is being
+        acquired comes to nothing.
 
         :param core: an empty core
+        :param tickets: those of the acquires that are under way
         """
         self.adopt(core)
         self.loop = None
         self.marker = None
+        for ticket in tickets:
+            ticket.revoke()
 
     cdef int adopt(self, Core core) except -1:
         # what the former core has lent must never come back to another one

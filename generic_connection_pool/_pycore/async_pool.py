@@ -2,12 +2,13 @@
 
 from asyncio import _get_running_loop
 from types import TracebackType
-from typing import Any, Generic, Hashable, Optional, Type, TypeVar
+from typing import Any, Generic, Hashable, Iterable, Optional, Type, TypeVar
 
 from .._messages import not_acquired
 from .core import Core
 from .lock import ReentryError, monotonic
 from .record import Record
+from .waiters import Ticket
 
 __all__ = ('COLLECT', 'DISPOSE', 'DONE', 'HOOKS', 'AsyncLease', 'AsyncPool')
 
@@ -92,13 +93,19 @@ class AsyncPool(Generic[EndpointT, ConnectionT]):
         #: the event loop that the pool's connections belong to
         self._loop: Optional[Any] = None
 
-    def _renew(self, core: Core) -> None:
-        """For a forked child: go on with another core, and with whatever event loop uses the pool next.
+    def _renew(self, core: Core, tickets: Iterable[Ticket]) -> None:
+        """For a forked child: go on with another core, and with whatever event loop uses the pool next. What is being
+        acquired comes to nothing.
 
         :param core: an empty core
+        :param tickets: those of the acquires that are under way
         """
-        self._core = core
+        former, self._core = self._core, core
         self._loop = None
+        for ticket in tickets:
+            ticket.revoke()
+            if former.mutex.busy:  # as in disown()
+                former.mutex.defer(ticket.revoke)
 
     def connection(self, endpoint: EndpointT, timeout: Optional[float] = None) -> AsyncLease[EndpointT, ConnectionT]:
         """Hold a connection for an ``async with`` block.

@@ -488,10 +488,8 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
 
     def _renew_facade(self, core: Core) -> None:
         _fork.keep(self._loop, self._collector, self._background)  # tasks complain when they are finalized
-        for ticket in self._tickets:
-            ticket.revoke()
         forget_frames(self)
-        self._renew(core)
+        self._renew(core, self._tickets)
         self._core = core
         self._start_empty()
 

@@ -1,10 +1,11 @@
 from types import GenericAlias, TracebackType
-from typing import Any, Coroutine, Generator, Generic, Hashable, TypeVar, final
+from typing import Any, Coroutine, Generator, Generic, Hashable, Iterable, TypeVar, final
 
 from typing_extensions import disjoint_base
 
 from .core import Core
 from .record import Record
+from .waiters import Ticket
 
 __all__ = ('COLLECT', 'DISPOSE', 'DONE', 'HOOKS', 'AsyncCall', 'AsyncLease', 'AsyncPool')
 
@@ -60,7 +61,7 @@ class AsyncPool(Generic[_EndpointT, _ConnectionT]):
     def _setup(
         self, core: Core, plain_acquire: bool, plain_release: bool, plain_failure: bool, collects: bool
     ) -> None: ...
-    def _renew(self, core: Core) -> None: ...
+    def _renew(self, core: Core, tickets: Iterable[Ticket]) -> None: ...
     def connection(
         self, endpoint: _EndpointT, timeout: float | None = None
     ) -> AsyncLease[_EndpointT, _ConnectionT]: ...

@@ -8,6 +8,7 @@ import socket
 from typing import Any, Callable, Dict, List, Tuple
 
 import pytest
+from generic_connection_pool._core import core_implementation
 from generic_connection_pool.asyncio import ConnectionPool
 from support.forking import fork, in_child
 from support.tasks import GENEROUS, Gate, Manager, Pool, always, finish, passes, queue_up
@@ -155,6 +156,44 @@ async def test_a_child_that_a_hook_forks_and_waits_for_has_a_pool_of_its_own(hoo
     manager.check_peers()
     await pool.release(held, 'b')
     await finish(pool, manager)
+
+
+@pytest.mark.skipif(core_implementation != 'python', reason='nothing interrupts an operation of the compiled core')
+def test_a_fork_in_the_middle_of_a_grant_gives_the_child_no_connection_of_its_parent() -> None:
+    """A finalizer or signal handler forks within the pure core. What that goes on to grant in the child is taken back."""
+    children: List[int] = []
+    reader, writer = os.pipe()
+
+    async def main() -> None:
+        manager = Sockets(check_aliveness=always(True))
+        pool: Any = ConnectionPool(manager, max_size=1)
+        await pool.release(await pool.acquire('a'), 'a')
+        core = pool._core
+
+        def lend(record: Any, holder: int) -> None:
+            type(core)._lend(core, record, holder)
+            del core._lend
+            children.append(fork())
+
+        core._lend = lend
+        conn: Any = None
+        outcome = 'a connection'
+        try:
+            conn = await pool.acquire('a')
+        except BaseException as exc:
+            outcome = type(exc).__name__
+        if children == [0]:
+            os.write(writer, outcome.encode())
+            os._exit(0)
+        os.close(writer)
+        assert outcome == 'a connection'
+        with os.fdopen(reader) as pipe:
+            assert pipe.read() == 'RuntimeError'
+        os.waitpid(children[0], 0)
+        await pool.release(conn, 'a')
+        await finish(pool, manager)
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize('hook', HOOKS)
