@@ -15,8 +15,8 @@ CORES = {'0': 'cython', '1': 'python'}
 BOTH_AT_ONCE = ('core', 'exhaustive', 'packaging', 'stress/test_core_threads.py')
 # tests of managers, which hardly know the core: with the pure one, on one interpreter
 WITH_COMPILED = ('contrib',)
-# tests that have nothing to do with the interpreter
-ONCE = ('exhaustive/test_model.py', 'running', 'test_examples.py')
+# tests that have nothing, or little, to do with the interpreter: each environment builds a wheel anyway
+ONCE = ('exhaustive', 'packaging/test_build.py', 'running', 'test_examples.py')
 
 # the checkers run side by side, and must not write into the same cache
 ALONE = ('--cache-dir', os.devnull)
