@@ -25,8 +25,10 @@ def mariadb_server() -> Iterator[Dict[str, Dict[str, Any]]]:
         common = ['--no-defaults', f'--datadir={directory / "data"}']
         if os.geteuid() == 0:
             common.append('--user=root')
+        # a server that starts deletes the temporary tables that it finds, also those of another one
+        environ = {**os.environ, 'TMPDIR': name}
         install = _program('mariadb-install-db')
-        subprocess.run([install, *common, '--skip-test-db'], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([install, *common, '--skip-test-db'], check=True, stdout=subprocess.DEVNULL, env=environ)
         init = directory / 'init.sql'
         # one statement a line
         init.write_text(f"CREATE USER app@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n" + ''.join(
@@ -37,7 +39,7 @@ def mariadb_server() -> Iterator[Dict[str, Dict[str, Any]]]:
         server = subprocess.Popen([
             _program('mariadbd'), *common, f'--socket={directory / "socket"}', f'--pid-file={directory / "pid"}',
             f'--port={port}', '--bind-address=127.0.0.1', '--skip-name-resolve', f'--init-file={init}',
-        ], stderr=subprocess.DEVNULL)  # fmt: skip
+        ], stderr=subprocess.DEVNULL, env=environ)  # fmt: skip
         try:
             _await(server, port)
             where = {'host': '127.0.0.1', 'port': port, 'user': 'app', 'password': PASSWORD}

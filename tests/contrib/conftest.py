@@ -21,6 +21,14 @@ def no_descriptor_is_left_open() -> Iterator[None]:
     eventually(lambda: open_descriptors() <= before, 'the closing of all file descriptors')
 
 
+@pytest.fixture(autouse=True)
+def no_session_of_an_earlier_test_goes_on(request: pytest.FixtureRequest) -> None:
+    """A query that nobody waits for any more may run on for a while, and would be taken for that of the next test."""
+    if 'postgres' in request.fixturenames:
+        postgres = request.getfixturevalue('postgres')
+        eventually(lambda: postgres.sessions() == 0, 'the end of all sessions')
+
+
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason='there is no IPv6 loopback address')
 needs_unix = pytest.mark.skipif(not hasattr(socket, 'AF_UNIX'), reason='there are no UNIX sockets')
 

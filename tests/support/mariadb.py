@@ -61,7 +61,7 @@ class MariadbServer:
             self._process = subprocess.Popen(
                 [_program('mariadbd'), '--no-defaults', *_as_user(), *_OPTIONS, f'--datadir={self._directory / "data"}',
                  f'--socket={self._socket_path}', f'--port={self.port}', f'--pid-file={self._directory / "pid"}'],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=_environ(self._directory),
             )  # fmt: skip
         process = self._process
 
@@ -131,6 +131,11 @@ class MariadbServer:
         return str(self._directory / 'socket')
 
 
+def _environ(directory: pathlib.Path) -> Dict[str, str]:
+    """A place of its own for temporary tables: a server that starts deletes those that it finds, also another one's."""
+    return {**os.environ, 'TMPDIR': str(directory)}
+
+
 @contextlib.contextmanager
 def mariadb_server(directory: pathlib.Path) -> Iterator[MariadbServer]:
     """Start a server whose data live in an empty directory."""
@@ -138,6 +143,7 @@ def mariadb_server(directory: pathlib.Path) -> Iterator[MariadbServer]:
         [_program('mariadb-install-db'), '--no-defaults', *_as_user(), f'--datadir={directory / "data"}',
          '--skip-test-db', '--auth-root-authentication-method=normal'],
         check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=_environ(directory),
     )  # fmt: skip
     server = MariadbServer(directory)
     try:
