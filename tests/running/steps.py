@@ -13,10 +13,10 @@ SETTINGS = ROOT / 'pyproject.toml'
 CORES = {'0': 'cython', '1': 'python'}
 # tests that try both cores in one process, or how they are built: once for each interpreter is enough
 BOTH_AT_ONCE = ('core', 'exhaustive', 'packaging', 'stress/test_core_threads.py')
-# tests of managers, which hardly know the core: with the pure one, on one interpreter
-WITH_COMPILED = ('contrib',)
+# tests of managers, which hardly know the core, and take long
+MANAGERS = ('contrib', 'fuzz/test_connect_keywords.py', 'secrets/test_secrets_of_managers.py')
 # tests that have nothing, or little, to do with the interpreter: each environment builds a wheel anyway
-ONCE = ('exhaustive', 'packaging/test_build.py', 'running', 'test_examples.py')
+ONCE = ('exhaustive', 'fuzz/test_public_names.py', 'packaging/test_build.py', 'running', 'test_examples.py')
 
 # the checkers run side by side, and must not write into the same cache
 ALONE = ('--cache-dir', os.devnull)
@@ -48,7 +48,7 @@ class Script(NamedTuple):
 
 SCRIPTS = {
     'simulation': Script(
-        ('simulation/soak.py', '--flavour', 'all', '--core', '{core}', '--seconds', '{seconds}'), seconds=120
+        ('simulation/soak.py', '--flavour', 'all', '--core', '{core}', '--seconds', '{seconds}'), seconds=60
     ),
     'chaos': Script(('chaos/run.py', '--core', '{core}', '--seconds', '{seconds}'), seconds=30, alone=True),
     'flat': Script(('stress/flat',), usual=False),
@@ -118,15 +118,19 @@ def all_but(*paths: str) -> 'List[str | Path]':
     return [ROOT / 'tests', *(f'--ignore={ROOT / "tests" / path}' for path in paths)]
 
 
-def test_jobs(environment: Environment, prepared: Job, once: bool) -> Iterator[Job]:
+def test_jobs(environment: Environment, prepared: Job, once: bool, oldest: bool) -> Iterator[Job]:
     """Yield the runs of the suite, one for each core.
 
-    :param once: whether the tests that have nothing to do with the interpreter are among them
+    :param once: whether the tests that have nothing to do with the interpreter are among them; those of managers are,
+        with either core
+    :param oldest: whether those of managers are among them with the compiled core
     """
     for pure, core in CORES.items():
         left_out: Tuple[str, ...] = () if once else ONCE
         if core == 'python':
-            left_out += BOTH_AT_ONCE + (() if once else WITH_COMPILED)
+            left_out += BOTH_AT_ONCE
+        if not once and not (oldest and core == 'cython'):
+            left_out += MANAGERS
         yield Job(prepared.interpreter, f'tests, {core} core', _testing(environment, pure, left_out), prepared)
 
 
