@@ -149,7 +149,7 @@ class Births:
         self._lock = threading.Lock()
         #: when those were started that do not run yet
         self._unborn: Dict[object, float] = {}
-        self._start: Any = getattr(threading, '_start_new_thread')
+        self._start: Any = getattr(threading, '_start_new_thread', None)  # which 3.13 has no more
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
