@@ -146,7 +146,8 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
             if ticket.victim is not None:
                 self._see_to_victim(ticket, deadline)
             if state == WAITING:
-                self._workers.step_aside()
+                if self._workers.crew:
+                    self._workers.step_aside()
                 if not ticket.wait(remaining(deadline)) and self._core.withdraw(ticket):
                     raise ConnectionPoolTimeoutError(self._tell_timeout(endpoint, monotonic() - started))
             elif state == SLOT:

@@ -36,7 +36,7 @@ class Workers:
         self._beds: Deque[Ticket] = collections.deque()
         #: identifiers of the threads of the crew. Each adds and removes its own, so that no interrupt of somebody who
         #: starts a thread can make the crew smaller; a few more than LARGEST_CREW may be started at the same time
-        self._crew: Set[int] = set()
+        self.crew: Set[int] = set()
 
     def submit(self, job: Callable[[], object]) -> None:
         """Have a job run soon; where no thread can be started, here and now.
@@ -58,8 +58,8 @@ class Workers:
         begun yet: a crew all of which waited would wait for itself. So the thread leaves the crew, and ends after its job.
         """
         me = threading.get_ident()
-        if me in self._crew:
-            self._crew.discard(me)
+        if me in self.crew:
+            self.crew.discard(me)
             self._look_again()
 
     def forget(self) -> None:
@@ -71,7 +71,7 @@ class Workers:
         try:
             self._beds.pop().wake()
         except IndexError:  # nobody is idle
-            if len(self._crew) >= LARGEST_CREW:  # the next of them to be free will look
+            if len(self.crew) >= LARGEST_CREW:  # the next of them to be free will look
                 return True
             try:
                 threading.Thread(target=self._work, name=self._name, daemon=True).start()
@@ -81,11 +81,11 @@ class Workers:
 
     def _work(self) -> None:
         me = threading.get_ident()
-        self._crew.add(me)
+        self.crew.add(me)
         try:
             self._serve(me)
         finally:
-            self._crew.discard(me)
+            self.crew.discard(me)
             self._look_again()
 
     def _serve(self, me: int) -> None:
@@ -94,7 +94,7 @@ class Workers:
         tired = False
         while not tired:
             while self._has_run_one():
-                if me not in self._crew:
+                if me not in self.crew:
                     return
             self._beds.append(bed)
             tired = not self._jobs and not bed.wait(LINGER)

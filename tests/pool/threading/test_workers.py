@@ -87,7 +87,7 @@ def test_jobs_beyond_the_largest_crew_wait_for_a_free_thread(monkeypatch: pytest
     gates[0].open.set()
     gates[2].open.set()
     wait_until(lambda: not crew())
-    assert not workers._crew
+    assert not workers.crew
 
 
 def test_a_thread_that_steps_aside_has_another_one_take_its_place_and_ends_after_its_job(
@@ -116,7 +116,7 @@ def test_a_thread_that_steps_aside_has_another_one_take_its_place_and_ends_after
     begin.open.set()
     wait_until(lambda: order == ['other', 'first'])
     wait_until(lambda: not crew())
-    assert not workers._crew
+    assert not workers.crew
 
 
 def test_where_no_thread_can_be_started_who_steps_aside_does_what_is_left_to_be_done(
@@ -146,7 +146,7 @@ def test_who_is_not_of_the_crew_does_not_step_aside() -> None:
     workers.submit(gate)
     wait_for(gate.reached)
     workers.step_aside()
-    assert len(workers._crew) == len(crew()) == 1
+    assert len(workers.crew) == len(crew()) == 1
     gate.open.set()
 
 
@@ -155,7 +155,7 @@ def test_idle_threads_end() -> None:
     for _ in range(3):
         workers.submit(lambda: None)
     wait_until(lambda: not crew())
-    assert not workers._crew and not workers._beds
+    assert not workers.crew and not workers._beds
     done = threading.Event()
     workers.submit(done.set)
     wait_for(done)
@@ -189,7 +189,7 @@ def test_where_no_thread_can_be_started_the_job_runs_here_and_now(monkeypatch: p
     thread = threading.current_thread().name
     submit()
     assert order == ['inner', 'outer', thread]
-    assert not workers._crew
+    assert not workers.crew
 
 
 @pytest.mark.parametrize('interrupt', [KeyboardInterrupt, SystemExit, GeneratorExit])
@@ -310,7 +310,7 @@ def test_many_threads_may_submit_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
         submitter.result(PATIENCE)
     wait_until(lambda: len(done) == 450)
     wait_until(lambda: not crew())
-    assert not workers._crew and not workers._beds and not workers._jobs
+    assert not workers.crew and not workers._beds and not workers._jobs
 
 
 def test_the_injection_reports_where_it_happened() -> None:
