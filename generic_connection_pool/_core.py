@@ -26,6 +26,8 @@ __all__ = (
     'Ticket',
     'WAITING',
     'core_implementation',
+    'current_holder',
+    'holder_of',
     'monotonic',
 )
 
@@ -40,7 +42,7 @@ def _use_compiled() -> bool:
 
 
 if TYPE_CHECKING or not _use_compiled():
-    from ._pycore.async_pool import COLLECT, DISPOSE, HOOKS, AsyncPool
+    from ._pycore.async_pool import COLLECT, DISPOSE, HOOKS, AsyncPool, current_holder, holder_of
     from ._pycore.core import Core
     from ._pycore.lock import ReentryError, monotonic
     from ._pycore.record import DISPOSING, RETURNING, Record
@@ -51,7 +53,7 @@ if TYPE_CHECKING or not _use_compiled():
     core_implementation: str = 'python'
 else:
     try:
-        from _cpool.async_pool import COLLECT, DISPOSE, HOOKS, AsyncPool
+        from _cpool.async_pool import COLLECT, DISPOSE, HOOKS, AsyncPool, current_holder, holder_of
         from _cpool.core import Core
         from _cpool.lock import ReentryError, monotonic
         from _cpool.record import DISPOSING, RETURNING, Record

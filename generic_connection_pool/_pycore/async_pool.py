@@ -1,6 +1,6 @@
 """The hot path of the asyncio pool: acquiring what is idle and releasing, with no hook overridden."""
 
-from asyncio import _get_running_loop
+from asyncio import Task, _get_running_loop, current_task
 from types import TracebackType
 from typing import Any, Generic, Hashable, Iterable, Optional, Type, TypeVar
 
@@ -10,7 +10,7 @@ from .lock import ReentryError, monotonic
 from .record import Record
 from .waiters import Ticket
 
-__all__ = ('COLLECT', 'DISPOSE', 'DONE', 'HOOKS', 'AsyncLease', 'AsyncPool')
+__all__ = ('COLLECT', 'DISPOSE', 'DONE', 'HOOKS', 'AsyncLease', 'AsyncPool', 'current_holder', 'holder_of')
 
 #: what a release has left to be done: nothing,
 DONE = 0
@@ -23,6 +23,20 @@ COLLECT = 3
 
 EndpointT = TypeVar('EndpointT', bound=Hashable)
 ConnectionT = TypeVar('ConnectionT', bound=Hashable)
+
+
+def current_holder() -> int:
+    """Return the number that the running task is known by as a holder of connections."""
+    task = current_task()
+    return 0 if task is None else holder_of(task)
+
+
+def holder_of(task: 'Task[Any]') -> int:
+    """Return the number that a task is known by as a holder of connections.
+
+    :param task: a task
+    """
+    return id(task)
 
 
 class AsyncLease(Generic[EndpointT, ConnectionT]):
@@ -170,7 +184,7 @@ class AsyncPool(Generic[EndpointT, ConnectionT]):
         """Lend an idle connection, if there is one and no hook wants to be asked."""
         if self._plain_acquire and self._loop is not None and _get_running_loop() is self._loop:
             core = self._core
-            record = core._lend_idle(endpoint, 0)
+            record = core._lend_idle(endpoint, current_holder())
             return record if core is self._core else None
         return None
 

@@ -11,27 +11,15 @@ from typing import Any, Callable, Coroutine, Deque, Dict, Optional, Set, Tuple
 
 from .. import _fork
 from .._core import (
-    CLOSED,
-    COLLECT,
-    CONNECTION,
-    DISPOSE,
-    DISPOSING,
-    HOOKS,
-    RETURNING,
-    SLOT,
-    WAITING,
-    AsyncPool,
-    Core,
-    Record,
-    ReentryError,
-    Ticket,
-    monotonic,
-)
+    CLOSED, COLLECT, CONNECTION, DISPOSE, DISPOSING, HOOKS, RETURNING, SLOT, WAITING, AsyncPool, Core, Record, ReentryError,
+    Ticket, current_holder, monotonic,
+)  # fmt: skip
 from .._deadlines import deadline_after, remaining
 from .._messages import show
 from ..common import BaseConnectionPool, ConnectionT, EndpointT, check_manager, check_timeout, is_overridden
 from .background import Background, run_to_suspension
 from .collector import start_collector
+from .holders import Holders
 from .hooks import (
     TIMEOUTS, DeadlinePassed, PoolTimeoutError, bounded, count_frames, forget_frames, in_child, let_finish, run_hook,
 )  # fmt: skip
@@ -112,6 +100,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
 
     def _start_empty(self) -> None:
         self._collector: Optional['asyncio.Task[None]'] = None
+        self._holders = Holders()
         #: disposals under way, and cancelled creations that have not ended yet
         self._background = Background()
         #: connections that the manager is yet to be told to dispose of
@@ -168,7 +157,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
         timeout = self._acquire_timeout if timeout is None else check_timeout(timeout)
         deadline = None if timeout is None else started + timeout
         waiter = Waiter(self._enter_loop(), lambda: self._lose(ticket))
-        ticket = Ticket(0, waiter.notify)
+        ticket = Ticket(current_holder(), waiter.notify)
         self._tickets.add(ticket)
         try:
             await self._serve(ticket, waiter, endpoint, deadline, started)
@@ -180,7 +169,8 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
         except BaseException as exc:
             await let_finish(self._abandon(ticket))
             if isinstance(exc, DeadlinePassed):
-                raise PoolTimeoutError(self._describe(endpoint, monotonic() - started)) from None
+                text = self._describe(endpoint, monotonic() - started)
+                raise PoolTimeoutError(text + self._holders.tell(self._core.holders(endpoint))) from None
             raise
         finally:
             self._tickets.discard(ticket)

@@ -8,7 +8,7 @@ from typing import Any, List, Optional
 from .. import _fork
 from .._core import CLOSED, CONNECTION, SLOT, WAITING, Core, Record, ThreadPool, Ticket, monotonic
 from .._deadlines import deadline_after, remaining
-from .._messages import show
+from .._messages import acquired_by, show
 from ..common import BaseConnectionPool, ConnectionT, EndpointT, check_manager, check_timeout, is_overridden
 from ..exceptions import ConnectionPoolTimeoutError
 from .collector import start_collector
@@ -210,13 +210,9 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
     def _tell_timeout(self, endpoint: EndpointT, waited: float) -> str:
         names = {thread.ident: thread.name for thread in threading.enumerate()}
         holders = self._core.holders(endpoint)
-        text = self._describe(endpoint, waited)
-        if holders:
-            text += f'; acquired by {", ".join(names.get(ident, f"thread {ident}") for ident in holders)}'
-            own = holders.count(threading.get_ident())
-            if own:
-                text += f' ({own} by this very thread: it may be waiting for itself)'
-        return text
+        named = [names.get(ident, f'thread {ident}') for ident in holders]
+        own = holders.count(threading.get_ident())
+        return self._describe(endpoint, waited) + acquired_by(named, own, 'thread')
 
     # -- releasing and disposing
 

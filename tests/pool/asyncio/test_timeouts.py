@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from typing import Any, List
+from typing import Any, List, Set
 
 import pytest
 from support.tasks import (
@@ -49,6 +49,75 @@ async def test_the_message_tells_the_endpoint_the_wait_and_the_state_of_the_pool
         for part in ("'db-7'", '0.0', '2 acquired', '0 idle', 'at most 2', '1 others waiting', '3 of at most 7'):
             assert part in message
         waiter.cancel()
+
+
+async def test_the_message_names_the_tasks_that_hold_connections(open_pool: OpenPool) -> None:
+    """Hazard 18. They came by them in all the ways there are: it was idle, or newly opened, or waited for."""
+    pool = open_pool(max_size=3)
+    leave = asyncio.Event()
+
+    async def hold() -> None:
+        async with pool.connection('db-7'):
+            await leave.wait()
+
+    async with pool.connection('db-7'), pool.connection('db-7'):
+        pass
+    async with pool.connection('db-7'):
+        tasks = [asyncio.create_task(hold(), name=f'holder {number}') for number in range(3)]
+        await until(lambda: pool._core.waiting('db-7') == 1)
+    await until(lambda: pool._core.waiting('db-7') == 0)
+    for _ in range(2):  # the second time, they are known
+        with pytest.raises(ConnectionPoolTimeoutError) as caught:
+            await pool.acquire('db-7', timeout=0)
+        holders = str(caught.value).partition('; acquired by ')[2].split(', ')
+        assert sorted(holders) == ['holder 0', 'holder 1', 'holder 2']
+    leave.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_a_task_that_waits_for_itself_is_told_so(open_pool: OpenPool) -> None:
+    """Hazard 18."""
+    pool = open_pool(max_size=2)
+    async with pool.connection('a'), pool.connection('a'):
+        with pytest.raises(ConnectionPoolTimeoutError, match='2 by this very task'):
+            await pool.acquire('a', timeout=SHORT)
+
+
+async def test_a_holder_that_is_no_task_any_more_is_not_taken_for_another(open_pool: OpenPool) -> None:
+    pool = open_pool(max_size=1)
+    lender = asyncio.create_task(pool.acquire('a'))
+    conn = await lender  # it keeps its context, so that nobody else is known by the same number
+    for _ in range(2):
+        with pytest.raises(ConnectionPoolTimeoutError) as caught:
+            await pool.acquire('a', timeout=0)
+        assert str(caught.value).endswith('; acquired by an unknown task')
+    await pool.release(conn, 'a')
+
+
+async def test_thousands_of_timeouts_do_not_each_look_through_all_tasks(
+    open_pool: OpenPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hazard 17. Whether a holder is a task or was one."""
+    looked = 0
+    find_tasks = asyncio.all_tasks
+
+    def all_tasks() -> Set['asyncio.Task[Any]']:
+        nonlocal looked
+        looked += 1
+        return find_tasks()
+
+    pool = open_pool(max_size=12)
+    lender = asyncio.create_task(pool.acquire('a'))
+    conns = [await lender, *[await pool.acquire('a') for _ in range(11)]]
+    monkeypatch.setattr('asyncio.all_tasks', all_tasks)
+    with pytest.raises(ConnectionPoolTimeoutError, match=r' and 2 more \(11 by this very task'):
+        await pool.acquire('a', timeout=0)
+    assert looked == 1
+    answers = await asyncio.gather(*(pool.acquire('a', timeout=0) for _ in range(1000)), return_exceptions=True)
+    assert all(isinstance(answer, ConnectionPoolTimeoutError) for answer in answers)
+    assert looked == 1
+    for conn in conns:
+        await pool.release(conn, 'a')
 
 
 async def test_it_waits_as_long_as_it_was_told_to_and_hardly_longer(open_pool: OpenPool) -> None:

@@ -6,6 +6,7 @@ import weakref
 from typing import Any, Callable
 
 import pytest
+from generic_connection_pool.threading import pool as pool_module
 from support.threads import Gate, HookedManager, Manager, error, result, start, start_waiting, wait_for, wait_until
 
 MakePool = Callable[..., Any]
@@ -53,13 +54,23 @@ def test_an_entry_goes_when_create_has_only_ever_failed(make_pool: MakePool, man
 
 
 @pytest.mark.parametrize('config', [{'max_size': 1}, {'total_max_size': 1}])
-def test_an_entry_goes_with_the_last_who_waited_in_vain(make_pool: MakePool, manager: Manager, config: Any) -> None:
+def test_an_entry_goes_with_the_last_who_waited_in_vain(
+    make_pool: MakePool, manager: Manager, config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """HAZARD 36"""
+    time_is_over = threading.Event()
+
+    def remaining(deadline: Any) -> float:
+        wait_for(time_is_over)
+        return 0.0
+
     pool = make_pool(manager, **config)
     conn = pool.acquire('a')
+    monkeypatch.setattr(pool_module, 'remaining', remaining)
     endpoint = 'a' if 'max_size' in config else 'b'
-    waiters = [start_waiting(pool, endpoint, timeout) for timeout in (0.02, 0.05)]
+    waiters = [start_waiting(pool, endpoint, 20) for _ in range(2)]
     assert endpoint in pool._core.endpoints()
+    time_is_over.set()
     assert all(isinstance(error(waiter), TimeoutError) for waiter in waiters)
     assert pool._core.endpoints() == ['a']
     with pytest.raises(TimeoutError):
