@@ -8,6 +8,7 @@ import random
 import resource
 import signal
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any, List, Optional
@@ -147,6 +148,7 @@ def run(mutant: Any, copy: Path, mouth: int, stage: str, shown: bool) -> None:
     try:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
+        threading.stack_size(1 << 19)  # some tests start a hundred threads, whose stacks count as data
         if not shown:
             nothing = os.open(os.devnull, os.O_RDWR)
             for stream in (0, 1, 2):
