@@ -121,15 +121,15 @@ def all_but(*paths: str) -> 'List[str | Path]':
 def test_jobs(environment: Environment, prepared: Job, once: bool, oldest: bool) -> Iterator[Job]:
     """Yield the runs of the suite, one for each core.
 
-    :param once: whether the tests that have nothing to do with the interpreter are among them; those of managers are,
-        with either core
-    :param oldest: whether those of managers are among them with the compiled core
+    :param once: whether the tests that have nothing to do with the interpreter are among them, and those of managers with
+        the compiled core
+    :param oldest: whether those of managers are among them with the pure core
     """
     for pure, core in CORES.items():
         left_out: Tuple[str, ...] = () if once else ONCE
         if core == 'python':
             left_out += BOTH_AT_ONCE
-        if not once and not (oldest and core == 'cython'):
+        if not (oldest if core == 'python' else once):
             left_out += MANAGERS
         yield Job(prepared.interpreter, f'tests, {core} core', _testing(environment, pure, left_out), prepared)
 
