@@ -49,6 +49,13 @@ def test_nobody_is_served_by_a_closed_pool_though_a_connection_is_idle(desk: Any
     d.check()
 
 
+def test_who_has_been_told_may_ask_again(desk: Any) -> None:
+    d = desk()
+    d.core.close()
+    client = d.request('a')
+    assert client.request('b').state == 'closed'
+
+
 def test_a_slot_that_becomes_free_in_a_closed_pool_serves_nobody(desk: Any) -> None:
     d = desk(max_size=1)
     user, waiting = d.user('a'), d.request('a')

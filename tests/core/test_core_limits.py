@@ -289,6 +289,24 @@ def test_a_hammered_endpoint_lets_another_have_its_turn(desk: Any, total_max_siz
 
 
 @pytest.mark.parametrize('total_max_size', [1, 40])
+def test_slots_that_become_free_in_a_hammered_endpoint_are_passed_on_within_it_as_often_as_connections(
+    desk: Any, total_max_size: int
+) -> None:
+    d = desk(max_size=1, total_max_size=total_max_size)
+    for number in range(total_max_size - 1):
+        d.user(number)
+    user, waiting = d.user('a'), d.request('a')
+    other = d.request('b')
+    for _ in range(max(16, total_max_size)):
+        user.scrap()
+        assert (waiting.state, other.state) == ('slot', 'waiting')
+        assert waiting.create()
+        user, waiting = waiting.accept(), d.request('a')
+    user.scrap()
+    assert (waiting.state, other.state) == ('waiting', 'slot')
+
+
+@pytest.mark.parametrize('total_max_size', [1, 40])
 def test_turns_do_not_come_too_often(desk: Any, total_max_size: int) -> None:
     """Each turn costs a connection: one that is handed on within its endpoint is worth more."""
     d = desk(max_size=1, total_max_size=total_max_size)

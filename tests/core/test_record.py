@@ -15,6 +15,28 @@ def test_a_record_tells_when_its_connection_was_created(desk: Any) -> None:
     assert (record.created, record.expires) == (5.0, 15.0)
 
 
+def test_a_new_record_is_nobodys(twin: Twin) -> None:
+    record = twin.get('record', 'Record')(object(), 'a', 0.0, 7.0)
+    assert record.state == twin.get('record', 'GONE')
+    assert (record.deadline, record.sequence, record.heap_index, record.uses, record.holder) == (7.0, 0, -1, 0, 0)
+    assert repr(record) == '<Record gone uses=0>'
+    if twin is PYTHON:
+        assert record.endpoint is record.beneficiary is record.prev is record.next is record.chain is None
+        assert record.core == 0 and record.claimed is False
+
+
+def test_a_record_is_not_made_anew_while_the_heap_has_it(twin: Twin) -> None:
+    heap = twin.get('heap', 'ExpiryHeap')()
+    first, second = records = [twin.get('record', 'Record')(object(), 'a', 0.0, expires) for expires in (1.0, 2.0)]
+    for record in records:
+        record.state = twin.get('record', 'IDLE_CORE')
+        heap.arm(record)
+    assert [first.heap_index, second.heap_index] == [0, 1]
+    for record in records:
+        with pytest.raises(RuntimeError, match='in use'):
+            record.__init__(object(), 'b', 0.0, 1.0)
+
+
 def test_a_record_is_not_made_anew_while_it_is_in_use(desk: Any) -> None:
     d = desk(max_size=1)
     user = d.user('a')
@@ -41,6 +63,7 @@ def test_nobody_disposes_of_what_a_fork_has_left_to_the_parent(desk: Any) -> Non
     assert d.core.closed
     assert len(inherited) == 3 and set(records) < set(inherited)
     assert {record.state for record in inherited} == {d.twin.get('record', 'INHERITED')}
+    assert {repr(record) for record in inherited} == {'<Record inherited uses=1>'}
     assert not any(record.claim() for record in inherited)
     for record in inherited:
         d.core.disposed(record)  # somebody was about to
