@@ -1,6 +1,6 @@
 """Mutation testing of the pure core: does the suite notice each small change of the code?
 
-    python tests/mutation/run.py [--work DIR] [--module NAME ...] [--wide] [--show KEY]
+    python tests/mutation/run.py [--work DIR] [--jobs N] [--module NAME ...] [--wide] [--show KEY]
 
 A copy of the last commit (or of the working tree: ``--tree``) is made under ``--work``, with the compiled core built in
 it. Each mutant is loaded in a process of its own, forked from one that has imported the tools already, and put to the
@@ -17,17 +17,15 @@ import difflib
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
-from support.watching import Watch
+from mutation.trial import Trial, try_all
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -39,8 +37,6 @@ ROOT = HERE.parents[1]
 PURE = Path('generic_connection_pool', '_pycore')
 NAMES = ('_cpool', 'generic_connection_pool', 'tests', 'stubs', 'pyproject.toml', 'setup.py', 'README.md', 'LICENSE')
 LEAST_KILLED = 0.9
-#: a mutant that has not used the processor for so many seconds, and does not ask for it, waits for ever
-STUCK = 20.0
 
 
 def prepare(work: Path, tree: bool) -> str:
@@ -73,46 +69,6 @@ def prepare(work: Path, tree: bool) -> str:
     return commit + (' with the changes of the working tree' if tree else '')
 
 
-def wait_for(pid: int, answers: int) -> str:
-    """What became of the process that tries a mutant: its own words, or how it ended without any."""
-    watch = Watch(pid, STUCK)
-    began = time.monotonic()
-    while True:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            words = os.read(answers, 1 << 16).decode()
-            if os.WIFSIGNALED(status):
-                name = signal.Signals(os.WTERMSIG(status)).name
-                return 'endless loop' if name == 'SIGPROF' else f'died of {name}'
-            return words or 'died'
-        if watch.stuck():
-            os.killpg(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            return 'stuck'
-        time.sleep(0.005 if time.monotonic() - began < 1.0 else 0.1)
-
-
-def attempt(mutant: Any, source: str, copy: Path, stage: str, shown: bool) -> Dict[str, Any]:
-    """Put one mutant to the test, in a process of its own."""
-    import child
-
-    answers, mouth = os.pipe()
-    began = time.monotonic()
-    pid = os.fork()
-    if pid == 0:
-        os.setpgid(0, 0)
-        child.run(mutant, copy, mouth, stage, shown)
-    os.close(mouth)
-    try:
-        killer = wait_for(pid, answers)
-    finally:
-        os.close(answers)
-    return {
-        'key': mutant.key, 'module': mutant.module, 'line': mutant.line, 'killer': killer, 'stage': stage,
-        'seconds': round(time.monotonic() - began, 2),
-    }  # fmt: skip
-
-
 def change_of(module: str, source: str, number: int) -> List[str]:
     """The lines that a mutant changes: made from the sources alone, apart from the run."""
     import operators
@@ -121,6 +77,11 @@ def change_of(module: str, source: str, number: int) -> List[str]:
     changed = operators.apply(mutant)
     lines = list(difflib.unified_diff(source.split('\n'), changed.split('\n'), lineterm='', n=0))[3:]
     return [line[0] + ' ' + line[1:].strip() for line in lines]
+
+
+def is_to_be_tried(fate: Optional[Dict[str, Any]], stage: int, stages: List[str]) -> bool:
+    """Whether a mutant is to go through a stage: it has survived those before, or has not been tried."""
+    return fate is None or (fate['killer'] == 'survived' and stages.index(fate['stage']) < stage)
 
 
 def looked_at() -> Dict[str, str]:
@@ -135,6 +96,7 @@ def looked_at() -> Dict[str, str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description='Mutation testing of the pure core.')
     parser.add_argument('--work', type=Path, default=Path(tempfile.gettempdir(), 'mutation-work'))
+    parser.add_argument('--jobs', type=int, default=os.cpu_count() or 1, help='at a time; default: one a processor')
     parser.add_argument('--module', action='append', help='only this module, such as core; may be repeated')
     parser.add_argument('--tree', action='store_true', help='the working tree instead of the last commit')
     parser.add_argument('--keep', action='store_true', help='the copy made before, as it is')
@@ -164,13 +126,13 @@ def main() -> int:
         fates[fate['key']] = fate
     if arguments.show:
         (mutant,) = (one for some in mutants.values() for one in some if one.key == arguments.show)
-        print(attempt(mutant, sources[mutant.module], copy, 'wide' if arguments.wide else 'tests', True))
+        print(Trial(mutant, copy, 'wide' if arguments.wide else 'tests', shown=True).wait())
         return 0
     if not (arguments.report or arguments.trust):
         # what kills the unchanged code says nothing of a mutant; modules that have no tests of their own share theirs
         for name in {str(child.FIRST.get(name)): name for name in chosen}.values():
             unchanged = operators.Mutant('', name, '', 0, None, 0)
-            fate = attempt(unchanged, sources[name], copy, 'wide' if arguments.wide else 'tests', False)
+            fate = Trial(unchanged, copy, 'wide' if arguments.wide else 'tests').wait()
             print(f'{name}, unchanged: {fate["killer"]} in {fate["seconds"]} s', flush=True)
             if fate['killer'] != 'survived':
                 return 1
@@ -182,16 +144,12 @@ def main() -> int:
             for stage in stages:
                 everyone = [mutant for name in chosen for mutant in mutants[name]]
                 random.Random(0).shuffle(everyone)  # so that a run that is broken off has tried a fair sample
-                for mutant in everyone:
-                    known = fates.get(mutant.key)
-                    if known is not None and (
-                        known['killer'] != 'survived' or stages.index(known['stage']) >= stages.index(stage)
-                    ):
-                        continue
-                    fate = fates[mutant.key] = attempt(mutant, sources[mutant.module], copy, stage, False)
+                todo = [mutant for mutant in everyone if is_to_be_tried(fates.get(mutant.key), stages.index(stage), stages)]
+                for fate in try_all(todo, copy, stage, arguments.jobs):
+                    fates[fate['key']] = fate
                     print(json.dumps(fate), file=out, flush=True)
                     if fate['killer'] == 'survived':
-                        print(f'survived the {stage}: {mutant.key} line {mutant.line}', flush=True)
+                        print(f'survived the {stage}: {fate["key"]} line {fate["line"]}', flush=True)
     return report(mutants, sources, fates, work)
 
 
