@@ -82,6 +82,16 @@ def full_but_replacing() -> Scene:
     return scene
 
 
+def evicting_for_nobody() -> Scene:
+    """Two evictions are under way for an endpoint, but those who asked for them have given up, and one has come since."""
+    scene = Scene(max_size=2, total_max_size=2)
+    scene.desk.idle('a', 2)
+    for client in [scene.desk.request('b') for _ in range(2)]:
+        assert client.victim is not None and client.withdraw()
+    scene.desk.request('b')
+    return scene
+
+
 def closed() -> Scene:
     scene = Scene()
     scene.desk.user('a')
@@ -89,7 +99,7 @@ def closed() -> Scene:
     return scene
 
 
-SCENES = (quiet, queue, needy, covered, half_covered, full_but_replacing, closed)
+SCENES = (quiet, queue, needy, covered, half_covered, full_but_replacing, evicting_for_nobody, closed)
 
 
 @pytest.mark.parametrize('make', SCENES, ids=lambda make: make.__name__)
@@ -261,6 +271,22 @@ def idle_while_blocked(scene: Scene) -> None:
     scene.core._heap.arm(record)
 
 
+def unlisted_member(scene: Scene) -> None:
+    """An endpoint that the table does not know is in a ring."""
+    scene.core._needy.append(scene.endpoint('a').__class__('z', 0))
+
+
+def forgotten_record(scene: Scene) -> None:
+    scene.core.records.pop()
+
+
+def records_of_nothing(scene: Scene) -> None:
+    """There are more records than connections."""
+    record = next(iter(scene.core.records))
+    while len(scene.core.records) <= scene.core.total:
+        scene.core.records.add(record.__class__(object(), 'a', 0.0, 1.0))
+
+
 def unused(scene: Scene) -> None:
     """An endpoint of which nothing is left."""
     endpoint = scene.endpoint('a').__class__('z', hash('z'))
@@ -334,6 +360,9 @@ BROKEN = [
     ('quiet', intruder, 'by mistake'),
     ('quiet', removed_member, 'by mistake'),
     ('needy', unlink, 'cannot be reached'),
+    ('needy', unlisted_member, 'cannot be reached'),
+    ('quiet', forgotten_record, 'records, 4 idle and 2 lent of 6'),
+    ('quiet', records_of_nothing, '7 records, 4 idle and 2 lent of 6'),
     ('needy', idle_while_blocked, 'though one is idle'),
 ]
 

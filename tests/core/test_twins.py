@@ -112,6 +112,16 @@ def test_both_have_the_same_public_names_but_for_what_is_said_here(module: str) 
     assert set(names_of_all(source)) == expected
 
 
+@needs_compiled
+@pytest.mark.parametrize('module', MODULES)
+def test_both_have_the_same_constants(module: str) -> None:
+    def constants(twin: Twin) -> Dict[str, int]:
+        values = {name: getattr(twin.module(module), name, None) for name in PYTHON.module(module).__all__}
+        return {name: value for name, value in values.items() if isinstance(value, int)}
+
+    assert constants(CYTHON) == constants(PYTHON)
+
+
 @pytest.mark.parametrize(('module', 'name'), CLASSES)
 def test_what_the_stub_says_of_a_class_is_true_of_the_pure_one(module: str, name: str) -> None:
     pure = PYTHON.get(module, name)

@@ -26,21 +26,21 @@ CORE = [
         'core_waiting', 'core_limits', 'core_releasing', 'core_closing', 'core_expiry', 'core_keys', 'waiters', 'heap',
         'deque', 'tables', 'record', 'lock', 'invariants', 'operations',
     )),
-    'fuzz/test_core_misuse.py',
+    'fuzz/test_core_misuse.py', 'core/test_twins.py',
 ]  # fmt: skip
 THREADS = [
     *(f'pool/threading/test_{name}.py' for name in (
         'acquire', 'release', 'hook_errors', 'hooks_that_call_back', 'close', 'total_limit', 'expiry',
         'finalizers', 'slots_in_hand', 'interrupts', 'workers',
     )),
-    'process/test_fork_threads.py',
+    'process/test_fork_threads.py', 'core/test_twins.py',
 ]  # fmt: skip
 TASKS = [
     *(f'pool/asyncio/test_{name}.py' for name in (
         'acquire_and_release', 'hook_errors', 'misuse', 'awaitables', 'event_loops', 'garbage_collection', 'close',
         'core_and_extras', 'timeouts', 'collector',
     )),
-    'process/test_fork_asyncio.py',
+    'process/test_fork_asyncio.py', 'core/test_twins.py',
 ]  # fmt: skip
 SHARED = ['pool/test_threading_shared_lock.py', 'pool/test_asyncio_shared_lock.py']
 WIDE = ['core', 'pool', 'stress/test_core_threads.py']

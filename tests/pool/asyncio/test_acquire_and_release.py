@@ -7,7 +7,7 @@ import pytest
 from support.tasks import Gate, Manager, OpenPool, Pool, always, failing, finish, passes, queue_up, run_step, until
 
 import generic_connection_pool.asyncio
-from generic_connection_pool import BaseConnectionPool
+from generic_connection_pool import BaseConnectionPool, ConnectionPoolTimeoutError
 from generic_connection_pool.asyncio import BaseConnectionManager, ConnectionPool, ConnectionT, EndpointT
 
 
@@ -330,6 +330,8 @@ async def test_a_connection_whose_is_reusable_raises_is_disposed_of(open_pool: O
 async def test_a_context_manager_serves_one_block_at_a_time(open_pool: OpenPool) -> None:
     pool = open_pool(Manager())
     lease = pool.connection('a')
+    with pytest.raises(RuntimeError, match='not been entered'):
+        await lease.__aexit__(None, None, None)
     async with lease as first:
         with pytest.raises(RuntimeError, match='in use already'):
             await lease.__aenter__()
@@ -338,6 +340,43 @@ async def test_a_context_manager_serves_one_block_at_a_time(open_pool: OpenPool)
     with pytest.raises(RuntimeError, match='not been entered'):
         await lease.__aexit__(None, None, None)
     assert await pool.get_endpoint_pool_size('a', True) == 0
+
+
+async def test_a_context_manager_that_could_not_be_entered_can_be_entered_later(open_pool: OpenPool) -> None:
+    pool = open_pool(Manager(), max_size=1)
+    lease = pool.connection('a', timeout=0)
+    async with pool.connection('a') as first:
+        with pytest.raises(ConnectionPoolTimeoutError):
+            await lease.__aenter__()
+    async with lease as second:
+        assert second is first
+
+
+async def test_no_coroutine_is_needed_for_what_is_idle() -> None:
+    """Neither to acquire it nor to release it, if the manager has no hooks for that."""
+    calls: List[str] = []
+
+    class Watched(ConnectionPool[Any, Any]):
+        async def _acquire(self, endpoint: Any, timeout: Any) -> Any:
+            calls.append('acquire')
+            return await super()._acquire(endpoint, timeout)
+
+        async def _finish(self, record: Any, exc: Any, todo: int) -> None:
+            calls.append('finish')
+            await super()._finish(record, exc, todo)
+
+    pool = Watched(Manager())
+    async with pool.connection('a'):
+        pass
+    assert calls == ['acquire'], 'it was to be created'
+    async with pool.connection('a'):
+        pass
+    await pool.release(await pool.acquire('a'), 'a')
+    with pytest.raises(LookupError):
+        async with pool.connection('a'):
+            raise LookupError
+    assert calls == ['acquire']
+    await pool.close()
 
 
 async def test_calling_connection_takes_nothing_until_it_is_entered(open_pool: OpenPool) -> None:
