@@ -247,8 +247,9 @@ def test_a_connection_on_which_the_server_says_something_unasked_is_replaced(
     pool: HttpPool, server: HttpServer, manager: HttpConnectionManager
 ) -> None:
     with pool.connection(server.endpoint) as conn:
-        get(conn, '/echo/1')
-    server.send_unasked(b'HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n')
+        get(conn, '/time-out')
+    assert manager.check_aliveness(server.endpoint, conn)
+    server.answer.set()
     eventually(lambda: not manager.check_aliveness(server.endpoint, conn))
     with pool.connection(server.endpoint) as conn:
         assert get(conn, '/echo/2') == b'/echo/2'

@@ -16,7 +16,8 @@ __all__ = ('HttpServer', 'http_server')
 class _Handler(http.server.BaseHTTPRequestHandler):
     """``/echo/...`` is answered with its own path. A path that a test has scripted is answered with the bytes of the
     script, whatever they are. ``/held`` gets one half of its answer, and the other when :attr:`HttpServer.answer` is
-    set. A POST is answered with what was posted, unless its path is scripted: then the body is not read.
+    set; ``/time-out`` gets an answer and, when that is set, another that nobody asked for. A POST is answered with what
+    was posted, unless its path is scripted: then the body is not read.
     """
 
     protocol_version = 'HTTP/1.1'
@@ -30,6 +31,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._send_script(*script)
         elif self.path == '/held':
             self._send_in_halves()
+        elif self.path == '/time-out':
+            self._send_another()
         elif self.path == '/chunked':
             self._send_chunks()
         else:
@@ -74,6 +77,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.server.held += 1
         assert self.server.answer.wait(PATIENCE)
         self.wfile.write(b'half')
+
+    def _send_another(self) -> None:
+        # here and not in the thread of the test: a TLS connection is not for two threads at a time
+        self._send(self.path.encode())
+        self.wfile.flush()
+        assert self.server.answer.wait(PATIENCE)
+        self.wfile.write(b'HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n')
 
     def _send_chunks(self) -> None:
         self.wfile.write(b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n')
@@ -128,12 +138,6 @@ class HttpServer(http.server.ThreadingHTTPServer):
             for sock in self._connections:
                 with contextlib.suppress(OSError):
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
-
-    def send_unasked(self, data: bytes) -> None:
-        """Send to every client what none has asked for."""
-        with self._lock:
-            for sock in self._connections:
-                sock.sendall(data)
 
     def get_request(self) -> Tuple[socket.socket, Any]:
         sock, address = super().get_request()
