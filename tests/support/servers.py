@@ -48,6 +48,8 @@ class EchoServer:
         self.accepted = self.held = 0
         self._context = context
         self._listener = listener
+        #: guards all writing: that of a TLS connection is for one thread at a time
+        self._writing = threading.Lock()
         self._connections: List[socket.socket] = []
         self._threads: List[threading.Thread] = []
         self._start(self._accept)
@@ -85,7 +87,8 @@ class EchoServer:
         """Send data to every client, unasked."""
         for sock in self._connections:
             if sock.fileno() >= 0:
-                sock.sendall(data)
+                with self._writing:
+                    sock.sendall(data)
 
     def stop(self) -> None:
         self.answer.set()
@@ -125,7 +128,8 @@ class EchoServer:
                     if line.startswith(b'held'):
                         self.held += 1
                         assert self.answer.wait(PATIENCE)
-                    sock.sendall(line * 2 if line.startswith(b'twice') else line)
+                    with self._writing:
+                        sock.sendall(line * 2 if line.startswith(b'twice') else line)
                     if line.startswith(b'bye'):
                         break
         except (OSError, ValueError):
