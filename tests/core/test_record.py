@@ -25,6 +25,19 @@ def test_a_new_record_is_nobodys(twin: Twin) -> None:
         assert record.core == 0 and record.claimed is False
 
 
+def test_a_new_ticket_is_of_no_holder(twin: Twin) -> None:
+    assert twin.get('waiters', 'Ticket')().holder == 0
+
+
+def test_a_connection_that_came_back_keeps_no_other_loan_of_the_same_object_alive() -> None:
+    d = Desk(PYTHON)
+    conn = object()
+    users = [d.user(key, conn) for key in 'ab']
+    assert [user.record.chain for user in users] == [None, users[0].record]
+    assert users[1].release()
+    assert users[1].record.chain is None
+
+
 def test_a_record_is_not_made_anew_while_the_heap_has_it(twin: Twin) -> None:
     heap = twin.get('heap', 'ExpiryHeap')()
     first, second = records = [twin.get('record', 'Record')(object(), 'a', 0.0, expires) for expires in (1.0, 2.0)]

@@ -5,6 +5,7 @@ import collections.abc
 import contextlib
 import inspect
 import sys
+from traceback import walk_tb
 from typing import Any, List
 
 import pytest
@@ -134,6 +135,14 @@ async def test_they_can_be_driven_by_hand(open_pool: OpenPool, hooked: bool) -> 
     assert pool._core.waiting('a') == 0
     with pytest.raises(LookupError):
         pool.acquire('a').throw(LookupError())
+    try:
+        raise LookupError
+    except LookupError as exc:
+        traceback = exc.__traceback__
+    with pytest.raises(LookupError) as thrown:
+        pool.acquire('a').throw(LookupError, LookupError(), traceback)
+    frames = [frame for frame, _ in walk_tb(thrown.tb)]
+    assert traceback is not None and frames[-1] is traceback.tb_frame
     await pool.release(conn, 'a')
 
 

@@ -22,7 +22,8 @@ from support.tasks import (
     until,
 )
 
-from generic_connection_pool import BaseError, ConnectionPoolTimeoutError
+from generic_connection_pool import BaseError, ConnectionPoolTimeoutError, core_implementation
+from generic_connection_pool._core import holder_of
 
 SHORT = 0.02
 
@@ -92,6 +93,11 @@ async def test_a_holder_that_is_no_task_any_more_is_not_taken_for_another(open_p
             await pool.acquire('a', timeout=0)
         assert str(caught.value).endswith('; acquired by an unknown task')
     await pool.release(conn, 'a')
+
+
+@pytest.mark.skipif(core_implementation == 'python', reason='any object will do')
+async def test_what_runs_in_no_context_holds_nothing() -> None:
+    assert holder_of(asyncio.get_running_loop().create_future()) == 0  # type: ignore[arg-type]
 
 
 async def test_thousands_of_timeouts_do_not_each_look_through_all_tasks(
