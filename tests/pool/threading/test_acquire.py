@@ -68,6 +68,8 @@ def test_connection_acquires_on_entering_and_not_before(make_pool: MakePool, man
 def test_a_context_manager_serves_one_block_at_a_time(make_pool: MakePool, manager: Manager) -> None:
     pool = make_pool(manager)
     context = pool.connection('a')
+    with pytest.raises(RuntimeError, match='not been entered'):
+        context.__exit__(None, None, None)
     with context as conn:
         with pytest.raises(RuntimeError, match='in use'):
             context.__enter__()

@@ -137,6 +137,23 @@ def test_a_bad_timeout_of_an_acquire_is_a_value_error_and_takes_nothing(make_poo
     with pytest.raises(ValueError, match='timeout'):
         pool.acquire('a', timeout=timeout)
     assert pool.get_size() == 0
+    with pool.connection('a'):
+        pass
+    with pytest.raises(ValueError, match='timeout'):
+        pool.acquire('a', timeout=timeout)
+    assert pool.get_endpoint_pool_size('a', acquired=True) == 0
+
+
+@pytest.mark.parametrize('timeout', ['1', b'1', math.nan, object()])
+def test_so_is_it_though_nobody_would_have_to_wait(make_pool: MakePool, timeout: Any) -> None:
+    """The connection is idle, and no hook wants to be asked."""
+    pool = make_pool(Manager())
+    with pool.connection('a'):
+        pass
+    for call in (lambda: pool.acquire('a', timeout=timeout), pool.connection('a', timeout).__enter__):
+        with pytest.raises(ValueError, match='timeout'):
+            call()
+    assert pool.get_endpoint_pool_size('a', acquired=True) == 0
 
 
 def test_the_class_can_be_subscripted() -> None:
