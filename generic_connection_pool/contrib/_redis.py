@@ -1,5 +1,6 @@
 """What the managers of redis-py connections share: the parameters of endpoints, and errors that tell no secrets."""
 
+import logging
 import os
 import re
 import ssl
@@ -20,7 +21,9 @@ __all__ = (
     'connect_failure',
     'connect_keywords',
     'construct',
+    'credential_provider',
     'pong_timeout',
+    'warn_of_failed_reset',
 )
 
 #: how one endpoint is reached: connect keywords of redis-py, or a URL (``redis://``, ``rediss://``, ``unix://``)
@@ -149,9 +152,29 @@ def construct(endpoint: str, connection_class: Callable[..., ConnectionT], keywo
     raise ValueError(f'the parameters of endpoint {show(endpoint)} are wrong: {wrong}')
 
 
+def credential_provider(conn: Any) -> Any:
+    """Return what tells the credentials of a connection, ``None`` if it has none."""
+    provider = conn.credential_provider
+    if provider is None and (conn.username or conn.password):
+        provider = redis.UsernamePasswordCredentialProvider(conn.username, conn.password)
+    return provider
+
+
 def pong_timeout(socket_timeout: Optional[float]) -> float:
     """Return for how many seconds to wait for the answer to a PING, given the timeout of a connection."""
     return PONG_GRACE if socket_timeout is None else socket_timeout
+
+
+def warn_of_failed_reset(logger: logging.Logger, endpoint: str, exc: BaseException) -> None:
+    """Log that a connection was closed because its session could not be reset.
+
+    :param logger: that of the caller, whose place the record tells
+    """
+    # no more of the error: servers quote what they do not understand, credentials included
+    kind = type(exc).__name__
+    logger.warning(
+        'a connection to %s was closed: its session could not be reset: %s', show(endpoint), kind, stacklevel=2
+    )
 
 
 def connect_failure(

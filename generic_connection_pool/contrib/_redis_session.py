@@ -7,6 +7,8 @@ commands were sent. And most commands leave nothing behind in the session. Both 
 import itertools
 from typing import Any, Dict, FrozenSet, Iterable, List, Optional, Sequence, Tuple
 
+import redis
+
 __all__ = ('Packed', 'Session', 'judge_pong', 'kinds_of', 'new_ping', 'reset_commands', 'was_reset')
 
 # What a command does to the session, beside being answered once.
@@ -133,6 +135,13 @@ class Session:
             if kind != HARMLESS:
                 self._note(kind)
 
+    def sends_packed(self, commands: Any) -> None:
+        """Note packed commands about to be sent. Of any that were not packed here nobody knows what they do."""
+        if isinstance(commands, Packed):
+            self.sends(commands.kinds)
+        else:
+            self.is_uncertain()
+
     def answered(self, with_error: bool = False) -> None:
         """Note a reply that was read to its end."""
         self._owed -= 1
@@ -143,6 +152,13 @@ class Session:
         elif not (self._owed or self._in_multi or self._watching or self._failed):
             # the transaction went as its commands tell
             self._transacted = False
+
+    def raised(self, exc: BaseException) -> None:
+        """Note what was raised where a reply was read. An error that the server reports is a reply, too."""
+        if isinstance(exc, redis.ResponseError):
+            self.answered(with_error=True)
+        else:
+            self.is_uncertain()
 
     def is_uncertain(self) -> None:
         """Note that from now on nobody can tell how many replies are still to come."""

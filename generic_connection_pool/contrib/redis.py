@@ -20,7 +20,6 @@ import redis
 import redis.connection
 
 from .._fork import release_descriptor, unfinished
-from .._messages import show
 from ..threading.manager import BaseConnectionManager
 from . import _redis
 from ._endpoints import find_endpoint
@@ -129,10 +128,7 @@ class RedisConnection(redis.connection.AbstractConnection):
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         """Send commands. Of any that this connection has not packed nobody knows what they do."""
-        if isinstance(command, Packed):
-            self.session.sends(command.kinds)
-        else:
-            self.session.is_uncertain()
+        self.session.sends_packed(command)
         base: Any = super()
         base.send_packed_command(command, check_health=check_health)
 
@@ -144,11 +140,8 @@ class RedisConnection(redis.connection.AbstractConnection):
             session.is_uncertain()
         try:
             reply = super().read_response(*args, **kwargs)
-        except redis.ResponseError:
-            session.answered(with_error=True)
-            raise
-        except BaseException:
-            session.is_uncertain()
+        except BaseException as exc:
+            session.raised(exc)
             raise
         session.answered()
         return reply
@@ -188,9 +181,7 @@ class RedisConnection(redis.connection.AbstractConnection):
         return True
 
     def _credentials(self) -> Any:
-        provider = self.credential_provider
-        if provider is None and (self.username or self.password):
-            provider = redis.UsernamePasswordCredentialProvider(self.username, self.password)
+        provider = _redis.credential_provider(self)
         return () if provider is None else provider.get_credentials()
 
 
@@ -429,9 +420,7 @@ def _reset(endpoint: RedisEndpoint, conn: RedisConnection) -> None:
             raise redis.ConnectionError('the session cannot be reset')
     except (redis.RedisError, OSError) as exc:
         conn.disconnect()
-        # no more of the error: servers quote what they do not understand, credentials included
-        kind = type(exc).__name__
-        logger.warning('a connection to %s was closed: its session could not be reset: %s', show(endpoint), kind)
+        _redis.warn_of_failed_reset(logger, endpoint, exc)
     except BaseException:
         conn.disconnect()
         raise

@@ -17,7 +17,6 @@ import redis.asyncio
 import redis.asyncio.connection
 
 from .._fork import release_descriptor
-from .._messages import show
 from ..asyncio.manager import BaseConnectionManager
 from . import _redis
 from ._endpoints import find_endpoint
@@ -137,11 +136,9 @@ class RedisConnection(redis.asyncio.connection.AbstractConnection):
         cancellation if the data have just been sent. There is no health to be checked, since the pool does that.
         """
         await self.connect()
-        if isinstance(command, Packed):
-            self.session.sends(command.kinds)
-        else:
-            self.session.is_uncertain()
-            command = [command] if isinstance(command, (bytes, str)) else command
+        self.session.sends_packed(command)
+        if isinstance(command, (bytes, str)):
+            command = [command]
         writer = self.writer
         assert writer is not None
         with self._cut_off(self.socket_timeout) as is_cut_off:
@@ -170,11 +167,8 @@ class RedisConnection(redis.asyncio.connection.AbstractConnection):
             session.is_uncertain()
         try:
             reply = await super().read_response(*args, **kwargs)
-        except redis.ResponseError:
-            session.answered(with_error=True)
-            raise
-        except BaseException:
-            session.is_uncertain()
+        except BaseException as exc:
+            session.raised(exc)
             raise
         if reply is None and (len(args) > 1 or kwargs.get('timeout') is not None):
             # a reply, or none in time
@@ -228,9 +222,7 @@ class RedisConnection(redis.asyncio.connection.AbstractConnection):
         return True
 
     async def _credentials(self) -> Any:
-        provider = self.credential_provider
-        if provider is None and (self.username or self.password):
-            provider = redis.UsernamePasswordCredentialProvider(self.username, self.password)
+        provider = _redis.credential_provider(self)
         return () if provider is None else await provider.get_credentials_async()
 
     @contextlib.contextmanager
@@ -450,9 +442,7 @@ async def _reset(endpoint: RedisEndpoint, conn: RedisConnection) -> None:
             raise redis.ConnectionError('the session cannot be reset')
     except _ERRORS as exc:
         conn.abort()
-        # no more of the error: servers quote what they do not understand, credentials included
-        kind = type(exc).__name__
-        logger.warning('a connection to %s was closed: its session could not be reset: %s', show(endpoint), kind)
+        _redis.warn_of_failed_reset(logger, endpoint, exc)
     except BaseException:
         conn.abort()
         raise
