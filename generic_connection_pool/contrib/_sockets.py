@@ -107,6 +107,11 @@ def shut_down(fd: int) -> None:
         sock.close()
 
 
+def place(host: str, port: int) -> str:
+    """Return how messages name a host and port."""
+    return f'[{host}]:{port}' if ':' in host else f'{host}:{port}'
+
+
 def connect_error(where: str, errors: Sequence[OSError]) -> OSError:
     """Return the error of a failed connect that says to where: of the same kind as the last of ``errors``."""
     last = errors[-1]

@@ -1,16 +1,15 @@
 """What is beneath the connections of ``http.client`` and ``smtplib``: TCP, or TLS over it."""
 
-import contextlib
 import socket
 import ssl
 from typing import Optional
 
-from .._fork import unfinished
 from .._messages import show
-from ._sockets import Deadline, connect_tcp, is_quiet, resolve
+from . import _tls
+from ._sockets import Deadline, connect_tcp, is_quiet, place, resolve
 from .socket import SslSocketConnectionManager
 
-__all__ = ('Transports', 'check_context', 'check_io_timeout', 'check_server', 'name_place', 'place', 'say_goodbye')
+__all__ = ('Transports', 'check_context', 'check_io_timeout', 'check_server', 'name_place', 'say_goodbye')
 
 
 class Transports:
@@ -44,24 +43,13 @@ class Transports:
         """
         where = place(host, port)
         try:
-            # wrapping moves the descriptor to a new socket and leaves the old one closed
-            sock = tls = self._context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
-            unfinished.add(tls)
-            tls.settimeout(deadline.left())
-            tls.do_handshake()
-            tls.settimeout(None)
-            unfinished.discard(tls)
-        except TimeoutError as exc:
-            sock.close()
-            raise TimeoutError(f'no TLS handshake with {where} in time: {exc}') from exc
+            return _tls.shake_hands(self._context, sock, host, where, deadline)
+        except TimeoutError:
+            # it says where
+            raise
         except OSError as exc:
-            sock.close()
             name_place(exc, f'no TLS handshake with {where}')
             raise
-        except BaseException:
-            sock.close()
-            raise
-        return tls
 
     def is_quiet(self, sock: socket.socket) -> bool:
         """Tell whether an idle socket is connected and has no data to read. It never waits."""
@@ -73,15 +61,7 @@ class Transports:
 def say_goodbye(sock: socket.socket) -> None:
     """Say goodbye over TLS if that needs no waiting. Only for a connection that no other thread uses."""
     if isinstance(sock, ssl.SSLSocket):
-        # OSError: it is on its way, or the peer is gone; the peer's own goodbye is not waited for
-        with contextlib.suppress(OSError, ValueError):
-            sock.settimeout(0.0)
-            sock.unwrap()
-
-
-def place(host: str, port: int) -> str:
-    """Return how messages name a host and port."""
-    return f'[{host}]:{port}' if ':' in host else f'{host}:{port}'
+        _tls.say_goodbye(sock)
 
 
 def name_place(exc: OSError, where: str) -> None:

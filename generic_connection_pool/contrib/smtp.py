@@ -13,9 +13,9 @@ from .._fork import release_descriptor, unfinished
 from .._messages import show
 from ..threading.manager import BaseConnectionManager
 from ._endpoints import find_endpoint
-from ._sockets import Deadline
+from ._sockets import Deadline, place
 from ._smtp import SmtpConnection
-from ._transports import Transports, check_context, check_io_timeout, check_server, place, say_goodbye
+from ._transports import Transports, check_context, check_io_timeout, check_server, say_goodbye
 
 __all__ = ('Credentials', 'SmtpConnection', 'SmtpConnectionManager', 'SmtpEndpoint', 'SmtpServer')
 

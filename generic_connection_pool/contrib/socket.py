@@ -7,11 +7,12 @@ import ssl
 import threading
 from typing import Dict, Generator, Optional, Tuple, Union
 
-from .._fork import release_descriptor, unfinished
+from .._fork import release_descriptor
 from .._messages import show
 from ..common import EndpointT
 from ..threading.manager import BaseConnectionManager
-from ._sockets import Deadline, close_socket, connect_tcp, is_quiet, resolve
+from ._sockets import Deadline, close_socket, connect_tcp, is_quiet, place, resolve
+from ._tls import say_goodbye, shake_hands
 
 __all__ = (
     'Hostname',
@@ -111,7 +112,7 @@ class TcpSocketConnectionManager(SocketAlivenessCheckingMixin[TcpEndpoint]):
         """
         address, port = endpoint
         addresses = resolve(str(address), port, socket.AI_NUMERICHOST)
-        return connect_tcp(addresses, _where(str(address), port), Deadline(timeout))
+        return connect_tcp(addresses, place(str(address), port), Deadline(timeout))
 
     def dispose(self, endpoint: TcpEndpoint, conn: socket.socket, timeout: Optional[float] = None) -> None:
         """Close a socket. Whoever still reads from it, reads its end.
@@ -158,22 +159,8 @@ class SslSocketConnectionManager(SslSocketAlivenessCheckingMixin[SslEndpoint]):
         """
         host, port = endpoint
         deadline = Deadline(timeout)
-        sock: socket.socket = connect_tcp(resolve(host, port), _where(host, port), deadline)
-        try:
-            # wrapping moves the descriptor to a new socket and leaves the old one closed
-            sock = tls = self._ssl_context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
-            unfinished.add(tls)
-            tls.settimeout(deadline.left())
-            tls.do_handshake()
-            tls.settimeout(None)
-            unfinished.discard(tls)
-        except TimeoutError as exc:
-            sock.close()
-            raise TimeoutError(f'no TLS handshake with {_where(host, port)} in time: {exc}') from exc
-        except BaseException:
-            sock.close()
-            raise
-        return tls
+        addresses, where = resolve(host, port), place(host, port)
+        return shake_hands(self._ssl_context, connect_tcp(addresses, where, deadline), host, where, deadline)
 
     def dispose(self, endpoint: SslEndpoint, conn: ssl.SSLSocket, timeout: Optional[float] = None) -> None:
         """Say goodbye if that can be done at once, and close.
@@ -188,11 +175,7 @@ class SslSocketConnectionManager(SslSocketAlivenessCheckingMixin[SslEndpoint]):
         try:
             # OpenSSL crashes if two threads use a connection at once
             if self._holders.pop(conn, threading.get_ident()) == threading.get_ident():
-                conn.settimeout(0.0)
-                conn.unwrap()
-        except (OSError, ValueError):
-            # the goodbye is on its way, or the peer is gone; its own goodbye is not waited for
-            pass
+                say_goodbye(conn)
         finally:
             close_socket(conn)
 
@@ -229,10 +212,6 @@ class SslSocketConnectionManager(SslSocketAlivenessCheckingMixin[SslEndpoint]):
         :param exc: what the user's code raised
         """
         return False
-
-
-def _where(host: str, port: int) -> str:
-    return f'[{host}]:{port}' if ':' in host else f'{host}:{port}'
 
 
 #: more unread bytes than this are not session tickets

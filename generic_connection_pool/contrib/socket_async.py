@@ -10,7 +10,7 @@ from .._fork import release_descriptor
 from .._messages import show
 from ..asyncio.manager import BaseConnectionManager
 from ..common import EndpointT
-from ._sockets import connect_error, is_quiet, resolve
+from ._sockets import connect_error, is_quiet, place, resolve
 from ._streams import close_async_socket, close_stream, nothing_unread, read_pending_input
 
 __all__ = (
@@ -101,7 +101,7 @@ class TcpSocketConnectionManager(SocketAlivenessCheckingMixin[TcpEndpoint]):
             await asyncio.get_running_loop().sock_connect(sock, address)
         except OSError as exc:
             sock.close()
-            raise connect_error(f'[{host}]:{port}' if ':' in str(host) else f'{host}:{port}', [exc]) from exc
+            raise connect_error(place(str(host), port), [exc]) from exc
         except BaseException:
             sock.close()
             raise

@@ -6,32 +6,18 @@ import socket
 import time
 from typing import Optional
 
-from ..common import EndpointT
-from ..threading.manager import BaseConnectionManager
-from ._sockets import FIRST_PAUSE, LONGEST_PAUSE, Deadline, close_socket, connect_error, is_quiet
+from ._sockets import FIRST_PAUSE, LONGEST_PAUSE, Deadline, close_socket, connect_error
 from ._sockets import new_unix_socket, try_connect_unix
+from .socket import SocketAlivenessCheckingMixin
 
 __all__ = ('CheckSocketAlivenessMixin', 'UnixSocketConnectionManager', 'UnixSocketEndpoint')
 
 UnixSocketEndpoint = pathlib.Path
 
-
-class CheckSocketAlivenessMixin(BaseConnectionManager[EndpointT, socket.socket]):
-    """Checks plain sockets: see :meth:`check_aliveness`."""
-
-    def check_aliveness(self, endpoint: EndpointT, conn: socket.socket, timeout: Optional[float] = None) -> bool:
-        """Tell whether an idle socket is connected and has nothing to read. One system call, which never waits.
-
-        Unread bytes make it unfit: they are the rest of somebody's answer, not the beginning of the next one.
-
-        :param endpoint: the endpoint of the socket
-        :param conn: the socket; one that its user has closed is not alive
-        :param timeout: not needed, the check does not wait
-        """
-        return is_quiet(conn.fileno())
+CheckSocketAlivenessMixin = SocketAlivenessCheckingMixin
 
 
-class UnixSocketConnectionManager(CheckSocketAlivenessMixin[UnixSocketEndpoint]):
+class UnixSocketConnectionManager(SocketAlivenessCheckingMixin[UnixSocketEndpoint]):
     """UNIX stream sockets, which block and have no timeout. The endpoint is the path of the listening socket.
 
     A socket's options and timeout are left as its user set them.
