@@ -44,6 +44,21 @@ class Deadline:
             raise TimeoutError('timed out')
         return left / parts
 
+    def left_within(self, bound: Optional[float]) -> Optional[float]:
+        """Return the seconds left, or those of another bound if that is shorter, ``None`` if there is neither.
+
+        :raises TimeoutError: no time is left
+        """
+        left = self.left()
+        if left is None or bound is None:
+            return bound if left is None else left
+        return min(left, bound)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no time is left."""
+        return self._at is not None and self._at <= time.monotonic()
+
 
 def is_quiet(fd: int) -> bool:
     """Tell, with one system call, whether a socket is open, free of errors and has nothing to read.

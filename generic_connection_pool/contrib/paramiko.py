@@ -224,19 +224,13 @@ def _known_as(host: str, port: int) -> str:
     return host if port == 22 else f'[{host}]:{port}'
 
 
-def _shorter(one: Optional[float], other: Optional[float]) -> Optional[float]:
-    if one is None or other is None:
-        return other if one is None else one
-    return min(one, other)
-
-
 def _connect(params: Mapping[str, Any], there: str, deadline: Deadline) -> socket.socket:
     """Connect a socket, which is noted as unfinished; not longer than the keyword ``timeout`` says, either."""
     try:
         addresses = resolve(params['hostname'], params['port'])
     except socket.gaierror as exc:
         raise socket.gaierror(exc.errno, f'could not connect to {there}: {exc.strerror}') from exc
-    sock = connect_tcp(addresses, there, Deadline(_shorter(deadline.left(), params.get('timeout'))))
+    sock = connect_tcp(addresses, there, Deadline(deadline.left_within(params.get('timeout'))))
     unfinished.add(sock)
     try:
         # a question is sent when it is asked, and the system notices in the end that the peer's machine is gone
@@ -255,7 +249,7 @@ def _log_in(client: paramiko.SSHClient, sock: socket.socket, params: Dict[str, A
         # the client's own would wait for ever for an agent that hangs, and keep the connection to one that does not
         setattr(client, '_agent', agent)
 
-    params['timeout'] = _shorter(deadline.left(), params.get('timeout'))
+    params['timeout'] = deadline.left_within(params.get('timeout'))
     params['transport_factory'] = functools.partial(_paramiko.Transport, deadline=deadline)
     try:
         client.connect(**params, sock=sock)
@@ -288,11 +282,8 @@ def _explain(
     if isinstance(exc, paramiko.BadHostKeyException):
         return refusal.changed(exc.hostname, exc.key, exc.expected_key)
     failed = f'could not connect to {there}'
-    if isinstance(exc, _ERRORS):
-        try:
-            deadline.left()
-        except TimeoutError:
-            return TimeoutError(f'{failed} within {timeout} seconds')
+    if isinstance(exc, _ERRORS) and deadline.is_over:
+        return TimeoutError(f'{failed} within {timeout} seconds')
     if isinstance(exc, EOFError):
         return paramiko.SSHException(f'{failed}: the server closed the connection')
     if isinstance(exc, paramiko.BadAuthenticationType):

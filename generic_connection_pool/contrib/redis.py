@@ -14,7 +14,7 @@ import socket
 import ssl
 import threading
 import traceback
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, Union
 
 import redis
 import redis.connection
@@ -187,7 +187,7 @@ class RedisConnection(redis.connection.AbstractConnection):
 
 class _TcpConnection(RedisConnection, redis.Connection):
     def _open_socket(self, deadline: Deadline) -> socket.socket:
-        bound = Deadline(_shorter(deadline, self.socket_connect_timeout))
+        bound = Deadline(deadline.left_within(self.socket_connect_timeout))
         sock = connect_tcp(resolve(self.host, self.port), f'{self.host}:{self.port}', bound)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -219,7 +219,7 @@ class _TlsConnection(_TcpConnection, redis.SSLConnection):
 
 class _UnixConnection(RedisConnection, redis.UnixDomainSocketConnection):
     def _open_socket(self, deadline: Deadline) -> socket.socket:
-        return _unix_sockets.create(pathlib.Path(self.path), _shorter(deadline, self.socket_connect_timeout))
+        return _unix_sockets.create(pathlib.Path(self.path), deadline.left_within(self.socket_connect_timeout))
 
 
 _CONNECTIONS: Dict[str, Callable[..., RedisConnection]] = {
@@ -282,7 +282,7 @@ class RedisConnectionManager(BaseConnectionManager[RedisEndpoint, RedisConnectio
             if not isinstance(exc, (redis.RedisError, OSError)):
                 raise
             secrets = (conn.password, conn.username)
-            failure = _redis.connect_failure(endpoint, exc, secrets, _is_over(deadline), timeout)
+            failure = _redis.connect_failure(endpoint, exc, secrets, deadline.is_over, timeout)
         raise failure
 
     def dispose(self, endpoint: RedisEndpoint, conn: RedisConnection, timeout: Optional[float] = None) -> None:
@@ -454,17 +454,3 @@ def _close_tls_sockets(exc: BaseException) -> None:
         for value in list(frame.f_locals.values()):
             if isinstance(value, ssl.SSLSocket):
                 value.close()
-
-
-def _shorter(deadline: Deadline, timeout: Optional[float]) -> Optional[float]:
-    """Return the seconds left, or a timeout if that is shorter."""
-    bounds: List[float] = [bound for bound in (deadline.left(), timeout) if bound is not None]
-    return min(bounds, default=None)
-
-
-def _is_over(deadline: Deadline) -> bool:
-    try:
-        deadline.left()
-    except TimeoutError:
-        return True
-    return False
