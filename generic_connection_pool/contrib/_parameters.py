@@ -7,8 +7,8 @@ from urllib.parse import unquote
 from .._messages import show
 
 __all__ = (
-    'ConnectArguments', 'Keywords', 'check_arguments', 'check_hook', 'check_names', 'check_number', 'check_port',
-    'current_keywords', 'told_error',
+    'ConnectArguments', 'Keywords', 'check_arguments', 'check_by_endpoint', 'check_hook', 'check_names', 'check_number',
+    'check_port', 'current_keywords', 'told_error',
 )  # fmt: skip
 
 Keywords = Mapping[str, Any]
@@ -36,9 +36,7 @@ def check_arguments(name: str, arguments: Any) -> ConnectArguments:
     :param arguments: what should be a mapping of mappings and callables
     :raises TypeError: they are not
     """
-    if not isinstance(arguments, Mapping):
-        kind = type(arguments).__name__
-        raise TypeError(f'{name} must be a mapping of connect keywords by endpoint, not a {kind}')
+    check_by_endpoint(name, arguments)
     for endpoint, keywords in arguments.items():
         if not isinstance(keywords, Mapping) and not callable(keywords):
             kind = type(keywords).__name__
@@ -48,6 +46,17 @@ def check_arguments(name: str, arguments: Any) -> ConnectArguments:
             check_names(keywords, f'{name}[{show(endpoint)}]')
     checked: ConnectArguments = arguments
     return checked
+
+
+def check_by_endpoint(name: str, arguments: object) -> None:
+    """Check that connect arguments are a mapping, whatever it contains.
+
+    :param name: how the caller knows them, for the message
+    :raises TypeError: they are none
+    """
+    if not isinstance(arguments, Mapping):
+        kind = type(arguments).__name__
+        raise TypeError(f'{name} must be a mapping of connect keywords by endpoint, not a {kind}')
 
 
 def check_names(keywords: Mapping[Any, Any], what: str) -> None:

@@ -2,6 +2,8 @@
 
 from typing import Any, Mapping
 
+from ._parameters import check_by_endpoint
+
 #: the connect keywords of each endpoint, by its name
 DsnParameters = Mapping[str, Mapping[str, Any]]
 
@@ -11,9 +13,7 @@ def check_parameters(dsn_params: Any) -> DsnParameters:
 
     :raises TypeError: they are no mapping of mappings
     """
-    if not isinstance(dsn_params, Mapping):
-        kind = type(dsn_params).__name__
-        raise TypeError(f'dsn_params must be a mapping of connect keywords by endpoint, not a {kind}')
+    check_by_endpoint('dsn_params', dsn_params)
     for endpoint, params in dsn_params.items():
         if not isinstance(params, Mapping):
             kind = type(params).__name__

@@ -13,6 +13,7 @@ from psycopg import conninfo, pq
 from psycopg.adapt import AdaptersMap
 
 from ._endpoints import find_endpoint
+from ._parameters import check_by_endpoint
 from ._postgres import malformed_dsn
 from ._sockets import is_quiet
 
@@ -36,14 +37,12 @@ _SCHEMES = ('postgresql://', 'postgres://')
 # -- connect parameters
 
 
-def check_parameters(dsn_params: object) -> None:
+def check_parameters(dsn_params: Any) -> None:
     """Refuse what are no connect parameters. What is wrong with them is told without their values, which are secret.
 
     :raises TypeError: they are no mapping of mappings or callables
     """
-    if not isinstance(dsn_params, Mapping):
-        kind = type(dsn_params).__name__
-        raise TypeError(f'dsn_params must be a mapping of connect keywords by endpoint, not a {kind}')
+    check_by_endpoint('dsn_params', dsn_params)
     for endpoint, params in dsn_params.items():
         if not isinstance(params, Mapping) and not callable(params):
             kind = type(params).__name__
