@@ -20,6 +20,9 @@ KEEPALIVE = 30.0
 #: OpenSSH's server lets a connection have ten sessions at a time; so many may be taken up by what earlier users left
 MOST_LINGERING = 4
 
+#: what a server says of files, in answer to a question of SFTP; the connection is as good as before
+FILE_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+
 #: the name of a file, or those of several
 Paths = Union[str, 'os.PathLike[str]', Sequence[Union[str, 'os.PathLike[str]']]]
 

@@ -17,6 +17,7 @@ from . import _streams
 from ._parameters import check_number, check_port
 from ._sockets import connect_error, is_quiet
 from ._ssh import (
+    FILE_ERRORS,
     KEEPALIVE,
     KNOWN_HOSTS,
     MOST_LINGERING,
@@ -44,7 +45,6 @@ _ROUNDS_TO_CLOSE = 5
 
 #: what a server answers about one of the channels; the others and the connection are as good as before
 _ANSWERS = (asyncssh.ProcessError, asyncssh.SFTPError)
-_FILE_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 #: some of these are among those above
 _CONNECTION_ERRORS = (
     asyncio.TimeoutError,
@@ -201,7 +201,7 @@ class SshConnectionManager(BaseConnectionManager[EndpointT, asyncssh.SSHClientCo
         if isinstance(exc, asyncssh.ChannelOpenError):
             # unless the reason may be that earlier users have left too many behind
             return _lingering(conn) == 0
-        return isinstance(exc, (*_ANSWERS, *_FILE_ERRORS)) or not isinstance(exc, (OSError, asyncssh.Error))
+        return isinstance(exc, (*_ANSWERS, *FILE_ERRORS)) or not isinstance(exc, (OSError, asyncssh.Error))
 
     def _prepare(self, params: Dict[str, Any]) -> 'Optional[_Witness]':
         """Complete connect keywords; return who gets to see the key of a host that is not known."""

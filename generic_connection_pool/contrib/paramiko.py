@@ -17,6 +17,7 @@ from ._paramiko import ChangedHostKeyError, UnknownHostKeyError
 from ._parameters import check_number, check_port
 from ._sockets import Deadline, connect_error, connect_tcp, resolve
 from ._ssh import (
+    FILE_ERRORS,
     KEEPALIVE,
     KNOWN_HOSTS,
     KnownHostsFiles,
@@ -35,9 +36,6 @@ logger = logging.getLogger(__name__)
 
 #: errors of paramiko's when a connection fails
 _ERRORS = (paramiko.SSHException, OSError, EOFError)
-
-#: what a server says of files, in answer to a question of SFTP; the connection is as good as before
-_FILE_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
 class SshConnectionManager(BaseConnectionManager[EndpointT, paramiko.SSHClient]):
@@ -198,7 +196,7 @@ class SshConnectionManager(BaseConnectionManager[EndpointT, paramiko.SSHClient])
         if isinstance(exc, paramiko.ChannelException):
             # unless the reason may be that earlier users have left too many behind
             return isinstance(transport, _paramiko.Transport) and transport.lingering() == 0
-        if isinstance(exc, _FILE_ERRORS):
+        if isinstance(exc, FILE_ERRORS):
             return True
         return not isinstance(exc, (*_ERRORS, paramiko.SFTPError))
 

@@ -314,9 +314,14 @@ def _log_in(conn: SmtpConnection, user: str, password: str) -> None:
     raise refusal
 
 
+def _text_of(message: Any) -> str:
+    """Return what a server has said, or smtplib in its place."""
+    return message.decode('utf-8', 'replace') if isinstance(message, bytes) else str(message)
+
+
 def _hide(message: Any, user: str, password: str) -> str:
     """Return what a server has said without the password, should it quote that."""
-    text = message.decode('utf-8', 'replace') if isinstance(message, bytes) else str(message)
+    text = _text_of(message)
     for secret in (f'\0{user}\0{password}', password):
         # the longer one first, of which the other may be a part
         encoded = base64.b64encode(secret.encode('utf-8', 'replace')).decode()
@@ -330,10 +335,8 @@ def _naming(where: str) -> Iterator[None]:
     try:
         yield
     except smtplib.SMTPResponseException as exc:
-        message = exc.smtp_error
-        text = message.decode('utf-8', 'replace') if isinstance(message, bytes) else str(message)
         # smtplib's own are bytes
-        exc.smtp_error = f'{where}: {text}'.encode()
+        exc.smtp_error = f'{where}: {_text_of(exc.smtp_error)}'.encode()
         exc.args = (exc.smtp_code, exc.smtp_error)
         raise
     except smtplib.SMTPException as exc:
