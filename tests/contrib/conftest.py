@@ -2,14 +2,14 @@
 
 import pathlib
 import shutil
-import socket
 import tempfile
 from typing import Iterator
 
 import pytest
 from support.certificates import Certificates
 from support.mariadb import MariadbServer, mariadb_server, missing_programs
-from support.servers import EchoServer, eventually, has_ipv6, open_descriptors, tcp_echo_server, unix_echo_server
+from support.servers import EchoServer, eventually, needs_ipv6, needs_unix, open_descriptors, tcp_echo_server
+from support.servers import unix_echo_server
 from support.sshd import OpenSshServer, ssh_server
 
 
@@ -27,10 +27,6 @@ def no_session_of_an_earlier_test_goes_on(request: pytest.FixtureRequest) -> Non
     if 'postgres' in request.fixturenames:
         postgres = request.getfixturevalue('postgres')
         eventually(lambda: postgres.sessions() == 0, 'the end of all sessions')
-
-
-needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason='there is no IPv6 loopback address')
-needs_unix = pytest.mark.skipif(not hasattr(socket, 'AF_UNIX'), reason='there are no UNIX sockets')
 
 
 @pytest.fixture(params=['127.0.0.1', pytest.param('::1', marks=needs_ipv6)])

@@ -12,7 +12,7 @@ import pytest
 from support.certificates import Certificates
 from support.crowds import crowd_of_threads
 from support.forking import in_child
-from support.servers import PATIENCE, eventually, has_ipv6, open_descriptors, refusing_port, silent_server
+from support.servers import PATIENCE, eventually, needs_ipv6, open_descriptors, refusing_port, silent_server
 from support.servers import tcp_echo_server
 from support.servers_http import HttpServer, http_server
 
@@ -118,7 +118,7 @@ def test_a_tuple_and_an_origin_lead_to_the_same_server(pool: HttpPool, server: H
             assert get(conn, '/echo/1') == b'/echo/1'
 
 
-@pytest.mark.skipif(not has_ipv6(), reason='there is no IPv6 loopback address')
+@needs_ipv6
 def test_an_error_names_an_ipv6_address_in_brackets(manager: HttpConnectionManager) -> None:
     port = refusing_port('::1')
     with pytest.raises(ConnectionRefusedError, match=rf'\[::1\]:{port}: .*refused'):

@@ -10,7 +10,7 @@ import time
 from typing import Any, AsyncIterator, Iterator, List
 
 import pytest
-from support.servers import EchoServer, ask_async, eventually_async, full_listener, has_ipv6, open_descriptors
+from support.servers import EchoServer, ask_async, eventually_async, full_listener, needs_ipv6, open_descriptors
 from support.servers import refusing_port, tcp_echo_server
 
 from generic_connection_pool.asyncio import BaseConnectionManager, ConnectionPool
@@ -62,13 +62,6 @@ def blocked() -> Iterator[socket.socket]:
 # -- through a pool
 
 
-async def test_a_connection_is_reused(pool: Pool, endpoint: Any, echo: EchoServer) -> None:
-    for line in (b'one\n', b'two\n', b'three\n'):
-        async with pool.connection(endpoint) as sock:
-            assert await ask_async(sock, line) == line
-    assert echo.accepted == 1
-
-
 async def test_a_connection_closed_by_the_peer_while_idle_is_replaced(
     pool: Pool, endpoint: Any, echo: EchoServer
 ) -> None:
@@ -90,68 +83,6 @@ async def test_unread_bytes_never_reach_the_next_user(pool: Pool, endpoint: Any,
     async with pool.connection(endpoint) as sock:
         assert await ask_async(sock, b'mine\n') == b'mine\n'
     assert echo.accepted == 2
-
-
-async def test_a_conversation_cut_short_by_an_error_is_not_continued_by_the_next_user(
-    pool: Pool, endpoint: Any, echo: EchoServer
-) -> None:
-    with pytest.raises(ValueError):
-        async with pool.connection(endpoint) as sock:
-            await asyncio.get_running_loop().sock_sendall(sock, b'held\n')
-            raise ValueError
-    echo.answer.set()
-    async with pool.connection(endpoint) as sock:
-        assert await ask_async(sock, b'mine\n') == b'mine\n'
-    assert echo.accepted == 2
-    await eventually_async(lambda: echo.connected == 1)
-
-
-async def test_a_conversation_cut_short_by_a_cancellation_is_not_continued_by_the_next_user(
-    pool: Pool, endpoint: Any, echo: EchoServer
-) -> None:
-    asking = asyncio.Event()
-
-    async def use() -> None:
-        async with pool.connection(endpoint) as sock:
-            asking.set()
-            await ask_async(sock, b'held\n')
-
-    user = asyncio.ensure_future(use())
-    await asking.wait()
-    await eventually_async(lambda: echo.held == 1)
-    user.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await user
-    echo.answer.set()
-    async with pool.connection(endpoint) as sock:
-        assert await ask_async(sock, b'mine\n') == b'mine\n'
-    assert echo.accepted == 2
-    await eventually_async(lambda: echo.connected == 1)
-
-
-async def test_a_user_who_runs_into_a_timeout_leaves_no_answer_to_the_next(
-    pool: Pool, endpoint: Any, echo: EchoServer
-) -> None:
-    with pytest.raises(asyncio.TimeoutError):
-        async with pool.connection(endpoint) as sock:
-            await asyncio.wait_for(ask_async(sock, b'held\n'), 0.02)
-    echo.answer.set()
-    async with pool.connection(endpoint) as sock:
-        assert await ask_async(sock, b'mine\n') == b'mine\n'
-
-
-async def test_a_pool_closed_by_force_wakes_a_user_who_is_reading(pool: Pool, endpoint: Any) -> None:
-    reading = asyncio.Event()
-
-    async def use() -> bytes:
-        async with pool.connection(endpoint) as sock:
-            reading.set()
-            return await asyncio.get_running_loop().sock_recv(sock, 1)
-
-    user = asyncio.ensure_future(use())
-    await reading.wait()
-    await pool.close(timeout=0.02)
-    assert await asyncio.wait_for(user, 5) == b''
 
 
 async def test_an_acquire_that_gets_no_connection_in_time_leaves_no_socket_behind(blocked: socket.socket) -> None:
@@ -207,7 +138,7 @@ async def test_a_connect_cancelled_at_any_step_leaves_no_socket_behind(
     await eventually_async(lambda: open_descriptors() == before)
 
 
-@pytest.mark.skipif(not has_ipv6(), reason='there is no IPv6 loopback address')
+@needs_ipv6
 async def test_an_ipv6_address_may_have_a_scope() -> None:
     manager = TcpSocketConnectionManager()
     with tcp_echo_server('::1') as server:

@@ -11,7 +11,7 @@ import time
 from typing import Any, Iterator, List, Optional
 
 import pytest
-from support.servers import EchoServer, ask, eventually, full_listener, has_ipv6, open_descriptors, receive
+from support.servers import EchoServer, ask, eventually, full_listener, needs_ipv6, open_descriptors, receive
 from support.servers import refusing_port, tcp_echo_server
 
 from generic_connection_pool.contrib.socket import TcpSocketConnectionManager, socket_nonblocking, socket_timeout
@@ -185,7 +185,7 @@ def test_an_interrupted_connect_closes_its_socket(
     assert [sock.fileno() for sock in created] == [-1]
 
 
-@pytest.mark.skipif(not has_ipv6(), reason='there is no IPv6 loopback address')
+@needs_ipv6
 def test_an_ipv6_address_may_have_a_scope() -> None:
     with tcp_echo_server('::1') as server:
         endpoint = ipaddress.IPv6Address('::1%1'), server.port

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import pathlib
 import socket
 import struct
 import time
@@ -13,32 +12,14 @@ from support.certificates import Certificates
 from support.servers import EchoServer, ask_stream, eventually, eventually_async, open_descriptors, silent_server
 from support.servers import tcp_echo_server
 from support.servers_tls import TlsPeer
+from support.streams import Manager, echo as echo, endpoint as endpoint, manager as manager
 
-from generic_connection_pool.asyncio import BaseConnectionManager, ConnectionPool
+from generic_connection_pool.asyncio import ConnectionPool
 from generic_connection_pool.contrib import _streams
 from generic_connection_pool.contrib._sockets import is_quiet
 from generic_connection_pool.contrib.socket_async import Stream, TcpStreamConnectionManager
-from generic_connection_pool.contrib.unix_async import UnixSocketStreamConnectionManager
 
-Manager = BaseConnectionManager[Any, Stream]
 Pool = ConnectionPool[Any, Stream]
-
-
-@pytest.fixture
-def echo(any_echo: EchoServer) -> EchoServer:
-    return any_echo
-
-
-@pytest.fixture
-def endpoint(echo: EchoServer) -> Any:
-    return pathlib.Path(echo.address) if echo.is_unix else (echo.address[0], echo.port)
-
-
-@pytest.fixture
-def manager(echo: EchoServer, request: pytest.FixtureRequest) -> Manager:
-    if echo.is_unix:
-        return UnixSocketStreamConnectionManager()
-    return TcpStreamConnectionManager(request.getfixturevalue('certificates').client() if echo.is_tls else None)
 
 
 @pytest.fixture
@@ -56,13 +37,6 @@ async def conn(manager: Manager, endpoint: Any) -> AsyncIterator[Stream]:
 
 
 # -- through a pool
-
-
-async def test_a_connection_is_reused(pool: Pool, endpoint: Any, echo: EchoServer) -> None:
-    for line in (b'one\n', b'two\n', b'three\n'):
-        async with pool.connection(endpoint) as stream:
-            assert await ask_stream(stream, line) == line
-    assert echo.accepted == 1
 
 
 async def test_a_connection_closed_by_the_peer_while_idle_is_replaced(
@@ -98,64 +72,6 @@ async def test_bytes_that_arrived_but_were_not_received_never_reach_the_next_use
     async with pool.connection(endpoint) as stream:
         assert await ask_stream(stream, b'mine\n') == b'mine\n'
     assert echo.accepted == 2
-
-
-async def test_a_conversation_cut_short_by_an_error_is_not_continued_by_the_next_user(
-    pool: Pool, endpoint: Any, echo: EchoServer
-) -> None:
-    with pytest.raises(ValueError):
-        async with pool.connection(endpoint) as (_, writer):
-            writer.write(b'held\n')
-            raise ValueError
-    echo.answer.set()
-    async with pool.connection(endpoint) as stream:
-        assert await ask_stream(stream, b'mine\n') == b'mine\n'
-    assert echo.accepted == 2
-    await eventually_async(lambda: echo.connected == 1)
-
-
-async def test_a_conversation_cut_short_by_a_cancellation_is_not_continued_by_the_next_user(
-    pool: Pool, endpoint: Any, echo: EchoServer
-) -> None:
-    async def use() -> None:
-        async with pool.connection(endpoint) as stream:
-            await ask_stream(stream, b'held\n')
-
-    user = asyncio.ensure_future(use())
-    await eventually_async(lambda: echo.held == 1)
-    user.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await user
-    echo.answer.set()
-    async with pool.connection(endpoint) as stream:
-        assert await ask_stream(stream, b'mine\n') == b'mine\n'
-    assert echo.accepted == 2
-    await eventually_async(lambda: echo.connected == 1)
-
-
-async def test_a_user_who_runs_into_a_timeout_leaves_no_answer_to_the_next(
-    pool: Pool, endpoint: Any, echo: EchoServer
-) -> None:
-    with pytest.raises(asyncio.TimeoutError):
-        async with pool.connection(endpoint) as stream:
-            await asyncio.wait_for(ask_stream(stream, b'held\n'), 0.02)
-    echo.answer.set()
-    async with pool.connection(endpoint) as stream:
-        assert await ask_stream(stream, b'mine\n') == b'mine\n'
-
-
-async def test_a_pool_closed_by_force_wakes_a_user_who_is_reading(pool: Pool, endpoint: Any) -> None:
-    reading = asyncio.Event()
-
-    async def use() -> bytes:
-        async with pool.connection(endpoint) as (reader, _):
-            reading.set()
-            return await reader.read(1)
-
-    user = asyncio.ensure_future(use())
-    await reading.wait()
-    await pool.close(timeout=0.02)
-    assert await asyncio.wait_for(user, 5) == b''
 
 
 async def test_an_acquire_that_gets_no_connection_in_time_leaves_no_socket_behind(certificates: Certificates) -> None:

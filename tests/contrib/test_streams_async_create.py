@@ -9,32 +9,12 @@ from typing import Any
 
 import pytest
 from support.certificates import Certificates
-from support.servers import EchoServer, ask_stream, eventually_async, full_listener, open_descriptors, refusing_port
-from support.servers import tcp_echo_server, unix_echo_server
+from support.servers import ask_stream, eventually_async, full_listener, needs_unix, open_descriptors
+from support.servers import refusing_port, tcp_echo_server, unix_echo_server
+from support.streams import Manager, echo as echo, endpoint as endpoint, manager as manager
 
-from generic_connection_pool.asyncio import BaseConnectionManager
-from generic_connection_pool.contrib.socket_async import Stream, TcpStreamConnectionManager
+from generic_connection_pool.contrib.socket_async import TcpStreamConnectionManager
 from generic_connection_pool.contrib.unix_async import UnixSocketStreamConnectionManager
-
-Manager = BaseConnectionManager[Any, Stream]
-
-
-@pytest.fixture
-def echo(any_echo: EchoServer) -> EchoServer:
-    return any_echo
-
-
-@pytest.fixture
-def endpoint(echo: EchoServer) -> Any:
-    return pathlib.Path(echo.address) if echo.is_unix else (echo.address[0], echo.port)
-
-
-@pytest.fixture
-def manager(echo: EchoServer, request: pytest.FixtureRequest) -> Manager:
-    if echo.is_unix:
-        return UnixSocketStreamConnectionManager()
-    return TcpStreamConnectionManager(request.getfixturevalue('certificates').client() if echo.is_tls else None)
-
 
 @pytest.mark.parametrize('plain', [None, False])
 async def test_without_tls_a_stream_is_plain(plain: 'bool | None', host: str) -> None:
@@ -101,7 +81,7 @@ async def test_a_connect_cancelled_at_any_step_leaves_no_socket_behind(
     await eventually_async(lambda: open_descriptors() == before)
 
 
-@pytest.mark.skipif(not hasattr(socket, 'AF_UNIX'), reason='there are no UNIX sockets')
+@needs_unix
 async def test_a_unix_connection_is_made_as_soon_as_the_queue_has_room(short_directory: pathlib.Path) -> None:
     path = short_directory / 'full'
     listener = socket.socket(socket.AF_UNIX)
@@ -119,7 +99,7 @@ async def test_a_unix_connection_is_made_as_soon_as_the_queue_has_room(short_dir
         await manager.dispose(path, await creating)
 
 
-@pytest.mark.skipif(not hasattr(socket, 'AF_UNIX'), reason='there are no UNIX sockets')
+@needs_unix
 async def test_waiting_for_room_in_a_unix_listeners_queue_can_be_cancelled(short_directory: pathlib.Path) -> None:
     path = short_directory / 'full'
     listener = socket.socket(socket.AF_UNIX)
@@ -131,7 +111,7 @@ async def test_waiting_for_room_in_a_unix_listeners_queue_can_be_cancelled(short
         assert open_descriptors() == before
 
 
-@pytest.mark.skipif(not hasattr(socket, 'AF_UNIX'), reason='there are no UNIX sockets')
+@needs_unix
 async def test_a_unix_socket_that_cannot_be_made_a_stream_is_closed(
     short_directory: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

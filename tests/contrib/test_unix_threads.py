@@ -9,12 +9,12 @@ import time
 from typing import Iterator
 
 import pytest
-from support.servers import ask, full_listener, open_descriptors, unix_echo_server
+from support.servers import ask, full_listener, needs_unix, open_descriptors, unix_echo_server
 
 from generic_connection_pool.contrib.unix import UnixSocketConnectionManager
 from generic_connection_pool.threading import ConnectionPool
 
-pytestmark = pytest.mark.skipif(not hasattr(socket, 'AF_UNIX'), reason='there are no UNIX sockets')
+pytestmark = needs_unix
 
 
 @pytest.fixture

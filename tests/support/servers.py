@@ -9,6 +9,8 @@ import threading
 import time
 from typing import Any, Callable, Iterator, List, Optional, Tuple
 
+import pytest
+
 #: a test that waits for longer than this (in seconds) has failed
 PATIENCE = 10.0
 
@@ -205,6 +207,10 @@ def has_ipv6() -> bool:
             return True
     except OSError:
         return False
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason='there is no IPv6 loopback address')
+needs_unix = pytest.mark.skipif(not hasattr(socket, 'AF_UNIX'), reason='there are no UNIX sockets')
 
 
 def ask(sock: socket.socket, line: bytes) -> bytes:
