@@ -1,14 +1,14 @@
 """The manager of PEP 249 connections with psycopg2, against a real server."""
 
-import threading
 import time
-from typing import Any, Iterator, List, Tuple
+from typing import Any, Iterator, Tuple
 
 import pytest
 
 psycopg2 = pytest.importorskip('psycopg2', exc_type=ImportError)
 
 from psycopg2 import extensions, extras  # noqa: E402
+from support.connecting import await_threads, brief_threads as brief_threads  # noqa: E402
 from support.crowds import crowd_of_threads  # noqa: E402
 from support.forking import in_child  # noqa: E402
 from support.postgres import DATABASES, PASSWORD, USER_WITH_PASSWORD, PostgresServer  # noqa: E402
@@ -44,17 +44,6 @@ def pool(manager: Manager) -> Iterator[Pool]:
 @pytest.fixture(autouse=True)
 def empty_table(postgres: PostgresServer) -> None:
     postgres.query('DELETE FROM notes', database=ALPHA)
-
-
-@pytest.fixture
-def brief_threads() -> Iterator[None]:
-    """Waits for the threads that were left to themselves."""
-    yield
-    await_threads()
-
-
-def await_threads() -> None:
-    eventually(lambda: not any(thread.name == 'gcp-connect' for thread in threading.enumerate()), 'the end of threads')
 
 
 def fetch(conn: Any, sql: str, *args: Any) -> Any:
@@ -182,18 +171,6 @@ def test_a_copy_that_breaks_off_leaves_nothing_to_the_next_user(pool: Pool) -> N
         assert fetch(again, 'SELECT 2') == 2
 
 
-def test_the_end_of_a_session_in_use_is_an_error_and_the_next_user_gets_another_connection(
-    pool: Pool, postgres: PostgresServer
-) -> None:
-    with pytest.raises(psycopg2.OperationalError), pool.connection(ALPHA) as conn:
-        postgres.kill(fetch(conn, 'SELECT pg_backend_pid()'))
-        fetch(conn, 'SELECT 1')
-    with pool.connection(ALPHA) as again:
-        assert again is not conn
-        assert fetch(again, 'SELECT 1') == 1
-    assert pool.get_size() == 1
-
-
 def test_connections_that_were_idle_when_the_server_was_restarted_are_replaced(
     pool: Pool, postgres: PostgresServer
 ) -> None:
@@ -207,29 +184,6 @@ def test_connections_that_were_idle_when_the_server_was_restarted_are_replaced(
         assert fetch(again, 'SELECT 1') == 1
     assert pool.get_size() == 1
     assert open_descriptors() == before
-
-
-def test_a_pool_closed_by_force_ends_a_running_query(pool: Pool, postgres: PostgresServer) -> None:
-    long = 'SELECT 1 FROM pg_sleep(30)'
-    outcome: List[BaseException] = []
-
-    def use() -> None:
-        try:
-            with pool.connection(ALPHA) as conn:
-                conn.autocommit = True
-                fetch(conn, long)
-        except psycopg2.Error as exc:
-            outcome.append(exc)
-
-    user = threading.Thread(target=use)
-    user.start()
-    eventually(lambda: postgres.is_running(long))
-    pool.close(timeout=0.02)
-    user.join(10)
-    assert not user.is_alive()
-    assert isinstance(outcome[0], psycopg2.OperationalError)
-    outcome.clear()
-    eventually(lambda: postgres.sessions() == 0)
 
 
 def test_a_child_does_not_end_the_sessions_of_its_parent(pool: Pool) -> None:

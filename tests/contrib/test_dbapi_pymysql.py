@@ -12,6 +12,7 @@ import pytest
 pymysql = pytest.importorskip('pymysql', exc_type=ImportError)
 
 from pymysql.cursors import DictCursor, SSCursor  # noqa: E402
+from support.connecting import await_threads, brief_threads as brief_threads  # noqa: E402
 from support.crowds import crowd_of_threads  # noqa: E402
 from support.forking import in_child, inode, sockets_of  # noqa: E402
 from support.mariadb import DATABASES, PASSWORD, MariadbServer  # noqa: E402
@@ -28,6 +29,8 @@ ALPHA, BETA = DATABASES
 LONG = 'SELECT SLEEP(30)'
 #: more than sockets and their readers hold
 LARGE = 'SELECT seq, REPEAT("x", 1000) FROM seq_1_to_20000'
+
+pytestmark = pytest.mark.usefixtures('brief_threads')
 
 
 @pytest.fixture
@@ -52,17 +55,6 @@ def pool(manager: Manager) -> Iterator[Pool]:
 @pytest.fixture(autouse=True)
 def nothing_left_over(mariadb: MariadbServer) -> None:
     mariadb.clear()
-
-
-@pytest.fixture(autouse=True)
-def brief_threads() -> Iterator[None]:
-    """Waits for the threads that were left to themselves."""
-    yield
-    await_threads()
-
-
-def await_threads() -> None:
-    eventually(lambda: not any(thread.name == 'gcp-connect' for thread in threading.enumerate()), 'the end of threads')
 
 
 def fetch(conn: Any, sql: str, *args: Any) -> Any:

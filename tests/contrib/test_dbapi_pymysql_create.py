@@ -2,12 +2,13 @@
 
 import threading
 import time
-from typing import Any, Dict, Iterator
+from typing import Any, Dict
 
 import pytest
 
 pymysql = pytest.importorskip('pymysql', exc_type=ImportError)
 
+from support.connecting import await_threads, brief_threads as brief_threads  # noqa: E402
 from support.mariadb import PASSWORD, USER, MariadbServer  # noqa: E402
 from support.servers import eventually, open_descriptors, refusing_port, silent_server  # noqa: E402
 
@@ -17,21 +18,12 @@ from generic_connection_pool.threading import ConnectionPool  # noqa: E402
 Manager = DbConnectionManager[Any]
 Pool = ConnectionPool[str, Any]
 
+pytestmark = pytest.mark.usefixtures('brief_threads')
+
 
 @pytest.fixture(autouse=True)
 def nothing_left_over(mariadb: MariadbServer) -> None:
     mariadb.clear()
-
-
-@pytest.fixture(autouse=True)
-def brief_threads() -> Iterator[None]:
-    """Waits for the threads that were left to themselves."""
-    yield
-    await_threads()
-
-
-def await_threads() -> None:
-    eventually(lambda: not any(thread.name == 'gcp-connect' for thread in threading.enumerate()), 'the end of threads')
 
 
 def fetch(conn: Any, sql: str) -> Any:

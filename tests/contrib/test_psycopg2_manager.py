@@ -1,6 +1,5 @@
 """The manager of psycopg2 connections, against a real server."""
 
-import concurrent.futures
 import contextlib
 import signal
 import socket
@@ -14,15 +13,14 @@ import pytest
 psycopg2 = pytest.importorskip('psycopg2', exc_type=ImportError)
 
 from psycopg2 import extensions  # noqa: E402
-from support.postgres import DATABASES, PASSWORD, USER_WITH_PASSWORD, PostgresServer  # noqa: E402
+from support.connecting import await_threads, brief_threads as brief_threads  # noqa: E402
+from support.postgres import DATABASES, USER_WITH_PASSWORD, PostgresServer  # noqa: E402
 from support.servers import eventually, open_descriptors, refusing_port, silent_server  # noqa: E402
 
 from generic_connection_pool.contrib import psycopg2 as module  # noqa: E402
 from generic_connection_pool.contrib._sockets import is_quiet  # noqa: E402
 from generic_connection_pool.contrib.psycopg2 import DbConnectionManager  # noqa: E402
-from generic_connection_pool.threading import ConnectionPool  # noqa: E402
 
-Pool = ConnectionPool[str, extensions.connection]
 ALPHA = DATABASES[0]
 
 
@@ -46,14 +44,6 @@ def fetch(conn: extensions.connection, sql: str, *args: Any) -> Any:
 
 
 # -- creating
-
-
-def test_an_unknown_endpoint_is_named_and_so_are_the_known_but_no_password(postgres: PostgresServer) -> None:
-    manager = DbConnectionManager({'main': postgres.parameters(password=PASSWORD), 'other': postgres.parameters()})
-    with pytest.raises(KeyError, match="'typo'.*'main', 'other'") as caught:
-        manager.create('typo')
-    assert PASSWORD not in str(caught.value)
-    assert PASSWORD not in repr(manager)
 
 
 @pytest.mark.parametrize('timeout', [None, 5.0])
@@ -90,34 +80,12 @@ def test_a_dsn_may_be_a_url(postgres: PostgresServer) -> None:
         manager.dispose('main', conn)
 
 
-def test_a_right_password_is_accepted(postgres: PostgresServer) -> None:
-    manager = DbConnectionManager({'main': postgres.parameters(user=USER_WITH_PASSWORD, password=PASSWORD)})
-    conn = manager.create('main', 5)
-    assert PASSWORD not in repr(conn)
-    assert fetch(conn, 'SELECT current_user') == USER_WITH_PASSWORD
-    manager.dispose('main', conn)
-
-
-@pytest.mark.parametrize('timeout', [None, 5.0])
-def test_an_unknown_database_is_named(postgres: PostgresServer, timeout: Any) -> None:
-    manager = DbConnectionManager({'main': postgres.parameters('nowhere')})
-    with pytest.raises(psycopg2.OperationalError, match='"nowhere" does not exist'):
-        manager.create('main', timeout)
-
-
 @pytest.mark.parametrize('timeout', [None, 5.0])
 def test_a_refused_connection_says_where(timeout: Any) -> None:
     port = refusing_port()
     manager = DbConnectionManager({'main': {'host': '127.0.0.1', 'port': port, 'user': 'x'}})
     with pytest.raises(psycopg2.OperationalError, match=str(port)):
         manager.create('main', timeout)
-
-
-@pytest.fixture
-def brief_threads() -> Iterator[None]:
-    """Waits for the threads that were left to themselves."""
-    yield
-    eventually(lambda: not any(thread.name == 'gcp-connect' for thread in threading.enumerate()))
 
 
 def test_a_server_that_never_answers_is_given_up_in_time(brief_threads: None) -> None:
@@ -129,25 +97,11 @@ def test_a_server_that_never_answers_is_given_up_in_time(brief_threads: None) ->
         assert 0.09 < time.monotonic() - started < 1
 
 
-def test_an_acquire_gives_up_in_time_when_a_server_never_answers(brief_threads: None) -> None:
-    with silent_server() as (host, port):
-        pool: Pool = ConnectionPool(DbConnectionManager({'main': {'host': host, 'port': port, 'user': 'x'}}))
-        with pytest.raises(TimeoutError):
-            pool.acquire('main', timeout=0.1)
-        assert pool.get_size() == 0
-        pool.close()
-
-
 def test_the_timeout_of_the_connect_keywords_holds_too() -> None:
     with silent_server() as (host, port):
         manager = DbConnectionManager({'main': {'dsn': f'host={host} port={port} user=x connect_timeout=2'}})
         with pytest.raises(psycopg2.OperationalError, match='timeout'):
             manager.create('main', timeout=30)
-
-
-def test_no_time_is_too_little_to_connect(manager: DbConnectionManager) -> None:
-    with pytest.raises(TimeoutError):
-        manager.create(ALPHA, timeout=0)
 
 
 def test_a_connection_that_comes_too_late_is_closed(
@@ -157,7 +111,7 @@ def test_a_connection_that_comes_too_late_is_closed(
     with pytest.raises(TimeoutError):
         manager.create(ALPHA, timeout=0.02)
     late.set()
-    eventually(lambda: not any(thread.name == 'gcp-connect' for thread in threading.enumerate()))
+    await_threads()
     monkeypatch.undo()
     eventually(lambda: postgres.sessions() == 0)
 
@@ -177,7 +131,7 @@ def test_an_interrupted_connect_closes_what_it_has_connected(
     finally:
         signal.signal(signal.SIGALRM, before)
     late.set()
-    eventually(lambda: not any(thread.name == 'gcp-connect' for thread in threading.enumerate()))
+    await_threads()
     monkeypatch.undo()
     eventually(lambda: postgres.sessions() == 0)
 
@@ -196,40 +150,6 @@ def test_a_connect_that_is_left_alone_ends_soon(
     with pytest.raises(psycopg2.OperationalError):
         DbConnectionManager({'main': {'user': 'x'}}).create('main', timeout)
     assert wanted == [{'user': 'x', 'connect_timeout': seconds}]
-
-
-class LastMoment(concurrent.futures.Future):  # type: ignore[type-arg]
-    """The outcome arrives between the end of the wait and what is done about it."""
-
-    end: BaseException
-
-    def result(self, timeout: 'float | None' = None) -> Any:
-        outcome = super().result()
-        if timeout is not None:
-            raise self.end
-        return outcome
-
-
-def test_a_connection_that_comes_at_the_last_moment_is_used(
-    manager: DbConnectionManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(LastMoment, 'end', concurrent.futures.TimeoutError(), raising=False)
-    monkeypatch.setattr(concurrent.futures, 'Future', LastMoment)
-    conn = manager.create(ALPHA, timeout=10)
-    assert fetch(conn, 'SELECT 1') == 1
-    manager.dispose(ALPHA, conn)
-
-
-def test_a_connection_that_comes_at_the_moment_of_an_interrupt_is_closed(
-    manager: DbConnectionManager, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(LastMoment, 'end', KeyboardInterrupt(), raising=False)
-    monkeypatch.setattr(concurrent.futures, 'Future', LastMoment)
-    with pytest.raises(KeyboardInterrupt) as caught:
-        manager.create(ALPHA, timeout=10)
-    # with what the traceback refers to still alive
-    assert caught.tb
-    eventually(lambda: postgres.sessions() == 0)
 
 
 def delay_connect(monkeypatch: pytest.MonkeyPatch) -> threading.Event:

@@ -1,6 +1,5 @@
 """A pool of psycopg2 connections, against a real server."""
 
-import contextlib
 import signal
 import threading
 from typing import Any, Iterator, List
@@ -9,9 +8,8 @@ import pytest
 
 psycopg2 = pytest.importorskip('psycopg2', exc_type=ImportError)
 
-from psycopg2 import errors, extensions, extras  # noqa: E402
+from psycopg2 import extensions, extras  # noqa: E402
 from support.postgres import DATABASES, PostgresServer  # noqa: E402
-from support.servers import eventually, open_descriptors  # noqa: E402
 
 from generic_connection_pool.contrib.psycopg2 import DbConnectionManager  # noqa: E402
 from generic_connection_pool.threading import ConnectionPool  # noqa: E402
@@ -44,37 +42,6 @@ def fetch(conn: extensions.connection, sql: str, *args: Any) -> Any:
         return cursor.fetchone()[0]  # type: ignore[index]
 
 
-def test_a_connection_is_reused(pool: Pool) -> None:
-    pids = []
-    for _ in range(3):
-        with pool.connection(ALPHA) as conn:
-            pids.append(fetch(conn, 'SELECT pg_backend_pid()'))
-    assert len(set(pids)) == 1
-
-
-def test_each_endpoint_is_a_database_of_its_own(pool: Pool) -> None:
-    with contextlib.ExitStack() as stack:
-        conns = {name: stack.enter_context(pool.connection(name)) for name in DATABASES}
-        assert {name: fetch(conn, 'SELECT current_database()') for name, conn in conns.items()} == {
-            name: name for name in DATABASES
-        }
-    assert pool.get_size() == 3
-
-
-def test_what_is_committed_stays_and_a_transaction_left_open_is_rolled_back(
-    pool: Pool, postgres: PostgresServer
-) -> None:
-    with pool.connection(ALPHA) as conn, conn.cursor() as cursor:
-        cursor.execute("INSERT INTO notes VALUES ('kept')")
-        conn.commit()
-        cursor.execute("INSERT INTO notes VALUES ('lost')")
-    assert postgres.open_transactions() == 0
-    with pool.connection(ALPHA) as again:
-        assert again is conn
-        assert again.get_transaction_status() == extensions.TRANSACTION_STATUS_IDLE
-    assert postgres.query('SELECT * FROM notes') == [('kept',)]
-
-
 def test_a_commit_that_was_executed_as_sql_does_not_cost_the_next_user_a_transaction(
     pool: Pool, postgres: PostgresServer
 ) -> None:
@@ -86,36 +53,6 @@ def test_a_commit_that_was_executed_as_sql_does_not_cost_the_next_user_a_transac
         cursor.execute("INSERT INTO notes VALUES ('lost')")
         again.rollback()
     assert postgres.query('SELECT * FROM notes') == [('kept',)]
-
-
-def test_a_transaction_begun_by_hand_in_autocommit_mode_is_rolled_back(pool: Pool, postgres: PostgresServer) -> None:
-    with pool.connection(ALPHA) as conn, conn.cursor() as cursor:
-        conn.autocommit = True
-        cursor.execute('BEGIN')
-        cursor.execute("INSERT INTO notes VALUES ('lost')")
-    with pool.connection(ALPHA) as again:
-        assert again is conn
-        assert again.get_transaction_status() == extensions.TRANSACTION_STATUS_IDLE
-    assert postgres.query('SELECT * FROM notes') == []
-
-
-def test_a_failed_transaction_is_rolled_back_and_its_connection_reused(pool: Pool) -> None:
-    with pytest.raises(errors.UniqueViolation), pool.connection(ALPHA) as conn, conn.cursor() as cursor:
-        cursor.execute("INSERT INTO notes VALUES ('twice'), ('twice')")
-    with pool.connection(ALPHA) as again:
-        assert again is conn
-        assert fetch(again, 'SELECT 1') == 1
-
-
-def test_an_error_of_the_users_own_rolls_back_and_the_connection_is_reused(
-    pool: Pool, postgres: PostgresServer
-) -> None:
-    with pytest.raises(ValueError), pool.connection(ALPHA) as conn, conn.cursor() as cursor:
-        cursor.execute("INSERT INTO notes VALUES ('lost')")
-        raise ValueError
-    with pool.connection(ALPHA) as again:
-        assert again is conn
-    assert postgres.query('SELECT * FROM notes') == []
 
 
 def test_what_a_user_has_set_on_the_connection_is_not_left_to_the_next(pool: Pool) -> None:
@@ -172,40 +109,6 @@ def test_a_user_does_not_see_the_notifications_of_another(pool: Pool, postgres: 
         assert not again.notifies
 
 
-def test_a_connection_whose_session_was_ended_while_idle_is_replaced(pool: Pool, postgres: PostgresServer) -> None:
-    with pool.connection(ALPHA) as conn:
-        pid = fetch(conn, 'SELECT pg_backend_pid()')
-    before = open_descriptors()
-    postgres.kill(pid)
-    with pool.connection(ALPHA) as conn:
-        assert fetch(conn, 'SELECT pg_backend_pid()') != pid
-    assert pool.get_size() == 1
-    assert open_descriptors() == before
-
-
-def test_the_end_of_a_session_in_use_is_an_error_and_the_next_user_gets_another_connection(
-    pool: Pool, postgres: PostgresServer
-) -> None:
-    with pytest.raises(psycopg2.OperationalError), pool.connection(ALPHA) as conn:
-        postgres.kill(fetch(conn, 'SELECT pg_backend_pid()'))
-        fetch(conn, 'SELECT 1')
-    with pool.connection(ALPHA) as again:
-        assert again is not conn
-        assert fetch(again, 'SELECT 1') == 1
-    assert pool.get_size() == 1
-
-
-def test_the_end_of_a_session_in_use_that_its_user_has_not_noticed_is_no_error(
-    pool: Pool, postgres: PostgresServer
-) -> None:
-    with pool.connection(ALPHA) as conn:
-        postgres.kill(fetch(conn, 'SELECT pg_backend_pid()'))
-    with pool.connection(ALPHA) as again:
-        assert again is not conn
-        assert fetch(again, 'SELECT 1') == 1
-    assert pool.get_size() == 1
-
-
 @pytest.mark.skipif(not hasattr(signal, 'setitimer'), reason='there is no timer signal')
 def test_a_query_interrupted_half_way_is_never_continued_by_the_next_user(pool: Pool) -> None:
     class Alarm(BaseException):
@@ -233,14 +136,6 @@ def test_a_user_who_gives_up_on_a_running_query_leaves_nothing_of_it_to_the_next
         assert again is not conn
 
 
-def test_a_statement_timeout_is_an_error_like_any_other(pool: Pool) -> None:
-    with pytest.raises(errors.QueryCanceled), pool.connection(ALPHA) as conn:
-        fetch(conn, "SET LOCAL statement_timeout = 10; SELECT 1 FROM pg_sleep(10)")
-    with pool.connection(ALPHA) as again:
-        assert again is conn
-        assert fetch(again, 'SELECT 2') == 2
-
-
 def test_a_copy_that_breaks_off_leaves_nothing_to_the_next_user(pool: Pool) -> None:
     class Broken:
         def write(self, data: Any) -> None:
@@ -265,29 +160,6 @@ def test_a_two_phase_transaction_left_open_is_not_left_to_the_next_user(pool: Po
     with pool.connection(ALPHA) as again:
         assert again.status == extensions.STATUS_READY
         assert fetch(again, 'SELECT 1') == 1
-
-
-def test_a_pool_closed_by_force_ends_a_running_query(pool: Pool, postgres: PostgresServer) -> None:
-    long = 'SELECT 1 FROM pg_sleep(30)'
-    outcome: List[BaseException] = []
-
-    def use() -> None:
-        try:
-            with pool.connection(ALPHA) as conn:
-                conn.autocommit = True
-                fetch(conn, long)
-        except psycopg2.Error as exc:
-            outcome.append(exc)
-
-    user = threading.Thread(target=use)
-    user.start()
-    eventually(lambda: postgres.is_running(long))
-    pool.close(timeout=0.02)
-    user.join(10)
-    assert not user.is_alive()
-    assert isinstance(outcome[0], psycopg2.OperationalError)
-    outcome.clear()
-    eventually(lambda: postgres.sessions() == 0)
 
 
 def test_threads_that_share_a_pool_do_not_share_connections(pool: Pool) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import time
-from typing import Any, AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -13,27 +13,12 @@ psycopg = pytest.importorskip('psycopg', exc_type=ImportError)
 from psycopg import errors  # noqa: E402
 from support.forking import in_child, sockets_of  # noqa: E402
 from support.postgres import DATABASES, PostgresServer  # noqa: E402
-from support.psycopg3 import ALPHA, LONG, fetch_async, parameters  # noqa: E402
+from support.psycopg3 import ALPHA, LONG, fetch_async  # noqa: E402
+from support.psycopg3_asyncio import Pool, manager as manager, pool as pool  # noqa: E402
 from support.servers import eventually_async, open_descriptors  # noqa: E402
 
 from generic_connection_pool.asyncio import ConnectionPool  # noqa: E402
 from generic_connection_pool.contrib.psycopg_async import DbConnection, DbConnectionManager  # noqa: E402
-
-Pool = ConnectionPool[str, DbConnection]
-
-
-@pytest.fixture
-def manager(postgres: PostgresServer) -> DbConnectionManager:
-    return DbConnectionManager({name: parameters(postgres, name) for name in DATABASES})
-
-
-@pytest.fixture
-async def pool(manager: DbConnectionManager) -> AsyncIterator[Pool]:
-    pool: Pool = ConnectionPool(manager)
-    yield pool
-    await pool.close(timeout=5)
-    assert not manager._loans
-
 
 @pytest.fixture(autouse=True)
 def empty_table(postgres: PostgresServer) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from typing import Any, AsyncIterator, Dict, List
+from typing import Any, Dict, List
 
 import pytest
 
@@ -11,6 +11,7 @@ psycopg = pytest.importorskip('psycopg', exc_type=ImportError)
 
 from support.postgres import DATABASES, PASSWORD, USER_WITH_PASSWORD, PostgresServer  # noqa: E402
 from support.psycopg3 import ALPHA, ERRORS, LONG, MALFORMED, fetch_async, nowhere, parameters  # noqa: E402
+from support.psycopg3_asyncio import conn as conn, manager as manager  # noqa: E402
 from support.servers import eventually_async, open_descriptors, silent_server  # noqa: E402
 
 from generic_connection_pool.asyncio import ConnectionPool  # noqa: E402
@@ -20,18 +21,6 @@ from generic_connection_pool.contrib.psycopg_async import DbConnection, DbConnec
 Pool = ConnectionPool[str, DbConnection]
 IDLE = psycopg.pq.TransactionStatus.IDLE
 ACTIVE = psycopg.pq.TransactionStatus.ACTIVE
-
-
-@pytest.fixture
-def manager(postgres: PostgresServer) -> DbConnectionManager:
-    return DbConnectionManager({name: parameters(postgres, name) for name in DATABASES})
-
-
-@pytest.fixture
-async def conn(manager: DbConnectionManager) -> AsyncIterator[DbConnection]:
-    conn = await manager.create(ALPHA)
-    yield conn
-    await manager.dispose(ALPHA, conn)
 
 
 # -- creating

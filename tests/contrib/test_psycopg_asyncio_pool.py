@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from typing import Any, AsyncIterator, List, Tuple
+from typing import Any, List, Tuple
 
 import pytest
 
@@ -12,34 +12,13 @@ from psycopg import errors  # noqa: E402
 from support.crowds import crowd_of_tasks  # noqa: E402
 from support.postgres import DATABASES, PostgresServer  # noqa: E402
 from support.psycopg3 import ALPHA, UpperCase, fetch_async, parameters  # noqa: E402
+from support.psycopg3_asyncio import Pool, manager as manager, opened, pool as pool  # noqa: E402
 from support.servers import eventually, open_descriptors  # noqa: E402
 
 from generic_connection_pool.asyncio import ConnectionPool  # noqa: E402
 from generic_connection_pool.contrib.psycopg_async import DbConnection, DbConnectionManager  # noqa: E402
 
-Pool = ConnectionPool[str, DbConnection]
 IDLE = psycopg.pq.TransactionStatus.IDLE
-
-
-@pytest.fixture
-def manager(postgres: PostgresServer) -> DbConnectionManager:
-    return DbConnectionManager({name: parameters(postgres, name) for name in DATABASES})
-
-
-@contextlib.asynccontextmanager
-async def opened(manager: DbConnectionManager, max_size: int = 10) -> AsyncIterator[Pool]:
-    pool: Pool = ConnectionPool(manager, max_size=max_size)
-    try:
-        yield pool
-    finally:
-        await pool.close(timeout=5)
-    assert not manager._loans
-
-
-@pytest.fixture
-async def pool(manager: DbConnectionManager) -> AsyncIterator[Pool]:
-    async with opened(manager) as pool:
-        yield pool
 
 
 @pytest.fixture(autouse=True)

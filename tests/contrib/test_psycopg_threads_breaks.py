@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import threading
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict
 
 import pytest
 
@@ -13,50 +13,15 @@ psycopg = pytest.importorskip('psycopg', exc_type=ImportError)
 from psycopg import errors  # noqa: E402
 from support.forking import fork, sockets_of  # noqa: E402
 from support.postgres import DATABASES, PostgresServer  # noqa: E402
-from support.psycopg3 import ALPHA, LONG, fetch, parameters  # noqa: E402
+from support.psycopg3 import ALPHA, LONG, fetch  # noqa: E402
+from support.psycopg3_threads import Pool, manager as manager, pool as pool  # noqa: E402
 from support.servers import eventually, open_descriptors  # noqa: E402
 
-from generic_connection_pool.contrib.psycopg import DbConnection, DbConnectionManager  # noqa: E402
-from generic_connection_pool.threading import ConnectionPool  # noqa: E402
-
-Pool = ConnectionPool[str, DbConnection]
-
-
-@pytest.fixture
-def manager(postgres: PostgresServer) -> DbConnectionManager:
-    return DbConnectionManager({name: parameters(postgres, name) for name in DATABASES})
-
-
-@pytest.fixture
-def pool(manager: DbConnectionManager) -> Iterator[Pool]:
-    with opened(manager) as pool:
-        yield pool
-
-
-@contextlib.contextmanager
-def opened(manager: DbConnectionManager, max_size: int = 10) -> Iterator[Pool]:
-    pool: Pool = ConnectionPool(manager, max_size=max_size)
-    try:
-        yield pool
-    finally:
-        pool.close(timeout=5)
-    assert not manager._loans
-
+from generic_connection_pool.contrib.psycopg import DbConnection  # noqa: E402
 
 @pytest.fixture(autouse=True)
 def empty_table(postgres: PostgresServer) -> None:
     postgres.query('DELETE FROM notes', database=ALPHA)
-
-
-def test_a_connection_whose_session_was_ended_while_idle_is_replaced(pool: Pool, postgres: PostgresServer) -> None:
-    with pool.connection(ALPHA) as conn:
-        pid = fetch(conn, 'SELECT pg_backend_pid()')
-    before = open_descriptors()
-    postgres.kill(pid)
-    with pool.connection(ALPHA) as conn:
-        assert fetch(conn, 'SELECT pg_backend_pid()') != pid
-    assert pool.get_size() == 1
-    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize('mode', ['fast', 'immediate'])
@@ -76,29 +41,6 @@ def test_after_a_restart_of_the_server_idle_connections_are_replaced(
             assert fetch(conn, 'SELECT current_database()') == name
     assert pool.get_size() == 3
     assert open_descriptors() == before
-
-
-def test_the_end_of_a_session_in_use_is_an_error_and_the_next_user_gets_another_connection(
-    pool: Pool, postgres: PostgresServer
-) -> None:
-    with pytest.raises(psycopg.OperationalError), pool.connection(ALPHA) as conn:
-        postgres.kill(fetch(conn, 'SELECT pg_backend_pid()'))
-        fetch(conn, 'SELECT 1')
-    with pool.connection(ALPHA) as again:
-        assert again is not conn
-        assert fetch(again, 'SELECT 1') == 1
-    assert pool.get_size() == 1
-
-
-def test_the_end_of_a_session_in_use_that_its_user_has_not_noticed_is_no_error(
-    pool: Pool, postgres: PostgresServer
-) -> None:
-    with pool.connection(ALPHA) as conn:
-        postgres.kill(fetch(conn, 'SELECT pg_backend_pid()'))
-    with pool.connection(ALPHA) as again:
-        assert again is not conn
-        assert fetch(again, 'SELECT 1') == 1
-    assert pool.get_size() == 1
 
 
 class Alarm(BaseException):
@@ -121,15 +63,6 @@ def test_a_query_interrupted_half_way_is_never_continued_by_the_next_user(pool: 
     assert conn.closed
     with pool.connection(ALPHA) as again:
         assert again is not conn
-        assert fetch(again, 'SELECT 2') == 2
-
-
-def test_a_statement_timeout_is_an_error_like_any_other(pool: Pool) -> None:
-    with pytest.raises(errors.QueryCanceled), pool.connection(ALPHA) as conn:
-        conn.execute('SET LOCAL statement_timeout = 10')
-        fetch(conn, LONG)
-    with pool.connection(ALPHA) as again:
-        assert again is conn
         assert fetch(again, 'SELECT 2') == 2
 
 
@@ -223,27 +156,6 @@ def test_a_connection_closed_by_its_user_is_replaced(pool: Pool) -> None:
     assert conn.closed
     with pool.connection(ALPHA) as again:
         assert fetch(again, 'SELECT 1') == 1
-
-
-def test_a_pool_closed_by_force_ends_a_running_query(pool: Pool, postgres: PostgresServer) -> None:
-    outcome: List[BaseException] = []
-
-    def use() -> None:
-        try:
-            with pool.connection(ALPHA) as conn:
-                fetch(conn, LONG)
-        except psycopg.Error as exc:
-            outcome.append(exc)
-
-    user = threading.Thread(target=use)
-    user.start()
-    eventually(lambda: postgres.is_running(LONG))
-    pool.close(timeout=0.02)
-    user.join(10)
-    assert not user.is_alive()
-    assert isinstance(outcome[0], psycopg.OperationalError)
-    outcome.clear()
-    eventually(lambda: postgres.sessions() == 0)
 
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='this platform does not fork')

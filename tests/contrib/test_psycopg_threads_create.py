@@ -1,6 +1,5 @@
 """How the manager of psycopg 3 for threads opens connections, against a real server."""
 
-import concurrent.futures
 import contextlib
 import logging
 import pathlib
@@ -8,25 +7,18 @@ import signal
 import threading
 import time
 import traceback
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, List
 
 import pytest
 
 psycopg = pytest.importorskip('psycopg', exc_type=ImportError)
 
-from support.postgres import DATABASES, PASSWORD, USER_WITH_PASSWORD, PostgresServer  # noqa: E402
+from support.connecting import await_threads, brief_threads as brief_threads  # noqa: E402
+from support.postgres import USER_WITH_PASSWORD, PostgresServer  # noqa: E402
 from support.psycopg3 import ALPHA, LONG, MALFORMED, fetch, nowhere, parameters  # noqa: E402
 from support.servers import eventually, open_descriptors, silent_server  # noqa: E402
 
 from generic_connection_pool.contrib.psycopg import DbConnection, DbConnectionManager  # noqa: E402
-from generic_connection_pool.threading import ConnectionPool  # noqa: E402
-
-Pool = ConnectionPool[str, DbConnection]
-
-
-@pytest.fixture
-def manager(postgres: PostgresServer) -> DbConnectionManager:
-    return DbConnectionManager({name: parameters(postgres, name) for name in DATABASES})
 
 
 # -- what it is made of
@@ -47,14 +39,6 @@ def test_a_callback_that_cannot_be_called_is_refused(name: str) -> None:
 
 
 # -- creating
-
-
-def test_an_unknown_endpoint_is_named_and_so_are_the_known_but_no_password(postgres: PostgresServer) -> None:
-    manager = DbConnectionManager({'main': parameters(postgres, password=PASSWORD), 'other': parameters(postgres)})
-    with pytest.raises(KeyError, match="'typo'.*'main', 'other'") as caught:
-        manager.create('typo')
-    assert PASSWORD not in str(caught.value)
-    assert PASSWORD not in repr(manager)
 
 
 @pytest.mark.parametrize('timeout', [None, 5.0])
@@ -126,14 +110,6 @@ def test_a_conninfo_may_be_a_url(postgres: PostgresServer) -> None:
         manager.dispose('main', conn)
 
 
-def test_a_right_password_is_accepted(postgres: PostgresServer) -> None:
-    manager = DbConnectionManager({'main': parameters(postgres, user=USER_WITH_PASSWORD, password=PASSWORD)})
-    conn = manager.create('main', 5)
-    assert PASSWORD not in repr(conn)
-    assert fetch(conn, 'SELECT current_user') == USER_WITH_PASSWORD
-    manager.dispose('main', conn)
-
-
 def test_credentials_that_were_rotated_are_asked_for_with_each_new_connection(postgres: PostgresServer) -> None:
     postgres.query("CREATE ROLE rotated LOGIN PASSWORD 'first'")
     rules = pathlib.Path(postgres.query('SHOW hba_file')[0][0])
@@ -172,13 +148,6 @@ def test_the_time_that_a_callable_takes_counts(postgres: PostgresServer) -> None
 
 
 @pytest.mark.parametrize('timeout', [None, 5.0])
-def test_an_unknown_database_is_named(postgres: PostgresServer, timeout: Any) -> None:
-    manager = DbConnectionManager({'main': parameters(postgres, 'nowhere')})
-    with pytest.raises(psycopg.OperationalError, match='"nowhere" does not exist'):
-        manager.create('main', timeout)
-
-
-@pytest.mark.parametrize('timeout', [None, 5.0])
 def test_a_refused_connection_says_where(timeout: Any) -> None:
     params = nowhere()
     with pytest.raises(psycopg.OperationalError, match=f"'main'.*{params['port']}"):
@@ -186,17 +155,6 @@ def test_a_refused_connection_says_where(timeout: Any) -> None:
 
 
 # -- creating within a time
-
-
-@pytest.fixture
-def brief_threads() -> Iterator[None]:
-    """Waits for the threads that were left to themselves."""
-    yield
-    eventually(lambda: not connecting())
-
-
-def connecting() -> bool:
-    return any(thread.name == 'gcp-connect' for thread in threading.enumerate())
 
 
 def test_a_server_that_never_answers_is_given_up_in_time_by_all_threads() -> None:
@@ -209,17 +167,8 @@ def test_a_server_that_never_answers_is_given_up_in_time_by_all_threads() -> Non
             manager.create('main', timeout=0.1)
         assert 0.09 < time.monotonic() - started < 1
         # while the server is still silent
-        eventually(lambda: not connecting())
+        await_threads()
     assert open_descriptors() == before
-
-
-def test_an_acquire_gives_up_in_time_when_a_server_never_answers(brief_threads: None) -> None:
-    with silent_server() as (host, port):
-        pool: Pool = ConnectionPool(DbConnectionManager({'main': {'host': host, 'port': port, 'user': 'x'}}))
-        with pytest.raises(TimeoutError):
-            pool.acquire('main', timeout=0.1)
-        assert pool.get_size() == 0
-        pool.close()
 
 
 def test_the_timeout_of_the_connect_keywords_holds_too() -> None:
@@ -227,11 +176,6 @@ def test_the_timeout_of_the_connect_keywords_holds_too() -> None:
         conninfo = f'host={host} port={port} user=x connect_timeout=2'
         with pytest.raises(psycopg.errors.ConnectionTimeout, match="'main'"):
             DbConnectionManager({'main': {'conninfo': conninfo}}).create('main', timeout=30)
-
-
-def test_no_time_is_too_little_to_connect(manager: DbConnectionManager) -> None:
-    with pytest.raises(TimeoutError):
-        manager.create(ALPHA, timeout=0)
 
 
 @pytest.mark.parametrize('timeout, seconds', [(0.1, 2), (1.5, 3), (30, 31)])
@@ -268,39 +212,6 @@ def test_an_interrupted_connect_leaves_nothing_open(brief_threads: None, timeout
         eventually(lambda: open_descriptors() == before)
     finally:
         signal.signal(signal.SIGALRM, handler)
-
-
-class LastMoment(concurrent.futures.Future):  # type: ignore[type-arg]
-    """The outcome arrives between the end of the wait and what is done about it."""
-
-    end: BaseException
-
-    def result(self, timeout: 'float | None' = None) -> Any:
-        outcome = super().result()
-        if timeout is not None:
-            raise self.end
-        return outcome
-
-
-def test_a_connection_that_comes_at_the_last_moment_is_used(
-    manager: DbConnectionManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(LastMoment, 'end', concurrent.futures.TimeoutError(), raising=False)
-    monkeypatch.setattr(concurrent.futures, 'Future', LastMoment)
-    conn = manager.create(ALPHA, timeout=10)
-    assert fetch(conn, 'SELECT 1') == 1
-    manager.dispose(ALPHA, conn)
-
-
-def test_a_connection_that_comes_at_the_moment_of_an_interrupt_is_closed(
-    manager: DbConnectionManager, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(LastMoment, 'end', KeyboardInterrupt(), raising=False)
-    monkeypatch.setattr(concurrent.futures, 'Future', LastMoment)
-    with pytest.raises(KeyboardInterrupt) as caught:
-        manager.create(ALPHA, timeout=10)
-    assert caught.tb
-    eventually(lambda: postgres.sessions() == 0)
 
 
 # -- configuring
@@ -359,7 +270,7 @@ def test_a_configuration_that_takes_too_long_is_cut_short(postgres: PostgresServ
     started = time.monotonic()
     with pytest.raises(TimeoutError, match="'alpha'"):
         manager.create(ALPHA, timeout=0.3)
-    eventually(lambda: not connecting())
+    await_threads()
     assert time.monotonic() - started < 5
     eventually(lambda: postgres.sessions() == 0)
 
@@ -376,6 +287,6 @@ def test_a_connection_that_is_configured_too_late_is_closed(postgres: PostgresSe
     with pytest.raises(TimeoutError):
         manager.create(ALPHA, timeout=0.3)
     late.set()
-    eventually(lambda: not connecting())
+    await_threads()
     assert conns[0].closed
     eventually(lambda: postgres.sessions() == 0)

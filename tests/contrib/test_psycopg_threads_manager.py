@@ -11,26 +11,15 @@ import pytest
 
 psycopg = pytest.importorskip('psycopg', exc_type=ImportError)
 
-from support.postgres import DATABASES, PostgresServer  # noqa: E402
-from support.psycopg3 import ALPHA, ERRORS, LONG, fetch, parameters  # noqa: E402
+from support.postgres import PostgresServer  # noqa: E402
+from support.psycopg3 import ALPHA, ERRORS, LONG, fetch  # noqa: E402
+from support.psycopg3_threads import conn as conn, manager as manager  # noqa: E402
 from support.servers import eventually, open_descriptors  # noqa: E402
 
 from generic_connection_pool.contrib._sockets import is_quiet  # noqa: E402
 from generic_connection_pool.contrib.psycopg import DbConnection, DbConnectionManager  # noqa: E402
 
 IDLE = psycopg.pq.TransactionStatus.IDLE
-
-
-@pytest.fixture
-def manager(postgres: PostgresServer) -> DbConnectionManager:
-    return DbConnectionManager({name: parameters(postgres, name) for name in DATABASES})
-
-
-@pytest.fixture
-def conn(manager: DbConnectionManager) -> Iterator[DbConnection]:
-    conn = manager.create(ALPHA)
-    yield conn
-    manager.dispose(ALPHA, conn)
 
 
 # -- checking

@@ -1,65 +1,23 @@
 """A pool of psycopg 3 connections for threads, against a real server."""
 
 import contextlib
-from typing import Any, Iterator, List, Tuple
+from typing import Any, List, Tuple
 
 import pytest
 
 psycopg = pytest.importorskip('psycopg', exc_type=ImportError)
 
-from psycopg import errors  # noqa: E402
 from support.crowds import crowd_of_threads  # noqa: E402
-from support.postgres import DATABASES, PostgresServer  # noqa: E402
+from support.postgres import PostgresServer  # noqa: E402
 from support.psycopg3 import ALPHA, UpperCase, fetch, parameters  # noqa: E402
+from support.psycopg3_threads import Pool, manager as manager, opened, pool as pool  # noqa: E402
 
 from generic_connection_pool.contrib.psycopg import DbConnection, DbConnectionManager  # noqa: E402
-from generic_connection_pool.threading import ConnectionPool  # noqa: E402
-
-Pool = ConnectionPool[str, DbConnection]
-IDLE = psycopg.pq.TransactionStatus.IDLE
-
-
-@pytest.fixture
-def manager(postgres: PostgresServer) -> DbConnectionManager:
-    return DbConnectionManager({name: parameters(postgres, name) for name in DATABASES})
-
-
-@pytest.fixture
-def pool(manager: DbConnectionManager) -> Iterator[Pool]:
-    with opened(manager) as pool:
-        yield pool
-
-
-@contextlib.contextmanager
-def opened(manager: DbConnectionManager, max_size: int = 10) -> Iterator[Pool]:
-    pool: Pool = ConnectionPool(manager, max_size=max_size)
-    try:
-        yield pool
-    finally:
-        pool.close(timeout=5)
-    assert not manager._loans
 
 
 @pytest.fixture(autouse=True)
 def empty_table(postgres: PostgresServer) -> None:
     postgres.query('DELETE FROM notes', database=ALPHA)
-
-
-def test_a_connection_is_reused(pool: Pool) -> None:
-    pids = []
-    for _ in range(3):
-        with pool.connection(ALPHA) as conn:
-            pids.append(fetch(conn, 'SELECT pg_backend_pid()'))
-    assert len(set(pids)) == 1
-
-
-def test_each_endpoint_is_a_database_of_its_own(pool: Pool) -> None:
-    with contextlib.ExitStack() as stack:
-        conns = {name: stack.enter_context(pool.connection(name)) for name in DATABASES}
-        assert {name: fetch(conn, 'SELECT current_database()') for name, conn in conns.items()} == {
-            name: name for name in DATABASES
-        }
-    assert pool.get_size() == 3
 
 
 def test_fifty_threads_over_five_connections_get_the_answers_to_their_questions(manager: DbConnectionManager) -> None:
@@ -74,50 +32,6 @@ def test_fifty_threads_over_five_connections_get_the_answers_to_their_questions(
 
 
 # -- transactions
-
-
-def test_what_is_committed_stays_and_a_transaction_left_open_is_rolled_back(
-    pool: Pool, postgres: PostgresServer
-) -> None:
-    with pool.connection(ALPHA) as conn:
-        conn.execute("INSERT INTO notes VALUES ('kept')")
-        conn.commit()
-        conn.execute("INSERT INTO notes VALUES ('lost')")
-    assert postgres.open_transactions() == 0
-    with pool.connection(ALPHA) as again:
-        assert again is conn
-        assert again.info.transaction_status == IDLE
-    assert postgres.query('SELECT * FROM notes') == [('kept',)]
-
-
-def test_a_transaction_begun_by_hand_in_autocommit_mode_is_rolled_back(pool: Pool, postgres: PostgresServer) -> None:
-    with pool.connection(ALPHA) as conn:
-        conn.autocommit = True
-        conn.execute('BEGIN')
-        conn.execute("INSERT INTO notes VALUES ('lost')")
-    with pool.connection(ALPHA) as again:
-        assert again is conn
-        assert again.info.transaction_status == IDLE
-    assert postgres.query('SELECT * FROM notes') == []
-
-
-def test_a_failed_transaction_is_rolled_back_and_its_connection_reused(pool: Pool) -> None:
-    with pytest.raises(errors.UniqueViolation), pool.connection(ALPHA) as conn:
-        conn.execute("INSERT INTO notes VALUES ('twice'), ('twice')")
-    with pool.connection(ALPHA) as again:
-        assert again is conn
-        assert fetch(again, 'SELECT 1') == 1
-
-
-def test_an_error_of_the_users_own_rolls_back_and_the_connection_is_reused(
-    pool: Pool, postgres: PostgresServer
-) -> None:
-    with pytest.raises(ValueError), pool.connection(ALPHA) as conn:
-        conn.execute("INSERT INTO notes VALUES ('lost')")
-        raise ValueError
-    with pool.connection(ALPHA) as again:
-        assert again is conn
-    assert postgres.query('SELECT * FROM notes') == []
 
 
 @pytest.mark.parametrize('ends', [False, True])
