@@ -3,45 +3,24 @@
 import socket
 import threading
 import time
-from typing import Any, Iterator, List
+from typing import Any, List
 
 import pytest
 
 paramiko = pytest.importorskip('paramiko', exc_type=ImportError)
 
 from support.servers import eventually, open_descriptors  # noqa: E402
+from support.ssh_by_paramiko import (  # noqa: E402
+    Manager,
+    conn as conn,
+    manager as manager,
+    no_thread_is_left as no_thread_is_left,
+    run,
+)
 from support.sshd import OpenSshServer, for_paramiko  # noqa: E402
 
 from generic_connection_pool.contrib._sockets import is_quiet, is_writable  # noqa: E402
 from generic_connection_pool.contrib.paramiko import SshConnectionManager  # noqa: E402
-
-Manager = SshConnectionManager[str]
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    """Fails any test that leaves a thread of paramiko's running."""
-    yield
-    eventually(lambda: not any(isinstance(thread, paramiko.Transport) for thread in threading.enumerate()))
-
-
-@pytest.fixture
-def manager(sshd: OpenSshServer) -> Manager:
-    return SshConnectionManager({'main': for_paramiko(sshd)}, known_hosts=sshd.known_hosts)
-
-
-@pytest.fixture
-def conn(manager: Manager) -> Iterator[Any]:
-    conn = manager.create('main')
-    yield conn
-    manager.dispose('main', conn)
-
-
-def run(conn: Any, command: str) -> str:
-    """Run a command and return what it prints."""
-    _, stdout, _ = conn.exec_command(command)
-    return str(stdout.read().decode()).strip()
-
 
 # -- checking
 

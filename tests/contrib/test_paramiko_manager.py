@@ -16,6 +16,7 @@ pytest.importorskip('asyncssh', exc_type=ImportError)
 
 from support.forking import in_child, sockets_of  # noqa: E402
 from support.servers import eventually, open_descriptors, refusing_port, silent_server  # noqa: E402
+from support.ssh_by_paramiko import Manager, manager as manager, run  # noqa: E402
 from support.ssh_in_process import InProcessServer, in_process_server  # noqa: E402
 from support.sshd import OpenSshServer, for_paramiko, make_key  # noqa: E402
 
@@ -26,7 +27,6 @@ from generic_connection_pool.contrib.paramiko import (  # noqa: E402
 )
 from generic_connection_pool.threading import ConnectionPool  # noqa: E402
 
-Manager = SshConnectionManager[str]
 SECRET = 'open-sesame-1848'
 
 
@@ -44,20 +44,9 @@ def no_agent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def manager(sshd: OpenSshServer) -> Manager:
-    return SshConnectionManager({'main': for_paramiko(sshd)}, known_hosts=sshd.known_hosts)
-
-
-@pytest.fixture
 def in_process(sshd: OpenSshServer) -> Iterator[InProcessServer]:
     with in_process_server(sshd.host_key) as server:
         yield server
-
-
-def run(conn: Any, command: str) -> str:
-    """Run a command and return what it prints."""
-    _, stdout, _ = conn.exec_command(command)
-    return str(stdout.read().decode()).strip()
 
 
 def for_password(server: InProcessServer, password: str) -> Dict[str, Any]:

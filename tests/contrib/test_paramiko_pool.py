@@ -15,32 +15,19 @@ paramiko = pytest.importorskip('paramiko', exc_type=ImportError)
 from support.crowds import crowd_of_threads  # noqa: E402
 from support.forking import in_child, sockets_of  # noqa: E402
 from support.servers import eventually, open_descriptors  # noqa: E402
+from support.ssh_by_paramiko import (  # noqa: E402
+    Manager,
+    conn as conn,
+    manager as manager,
+    no_thread_is_left as no_thread_is_left,
+    run,
+)
 from support.sshd import OpenSshServer, for_paramiko  # noqa: E402
 
 from generic_connection_pool.contrib.paramiko import SshConnectionManager  # noqa: E402
 from generic_connection_pool.threading import ConnectionPool  # noqa: E402
 
-Manager = SshConnectionManager[str]
 Pool = ConnectionPool[str, Any]
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    """Fails any test that leaves a thread of paramiko's running."""
-    yield
-    eventually(lambda: not any(isinstance(thread, paramiko.Transport) for thread in threading.enumerate()))
-
-
-@pytest.fixture
-def manager(sshd: OpenSshServer) -> Manager:
-    return SshConnectionManager({'main': for_paramiko(sshd)}, known_hosts=sshd.known_hosts)
-
-
-@pytest.fixture
-def conn(manager: Manager) -> Iterator[Any]:
-    conn = manager.create('main')
-    yield conn
-    manager.dispose('main', conn)
 
 
 @pytest.fixture
@@ -48,12 +35,6 @@ def pool(manager: Manager) -> Iterator[Pool]:
     pool: Pool = ConnectionPool(manager, max_size=5)
     yield pool
     pool.close(timeout=5)
-
-
-def run(conn: Any, command: str) -> str:
-    """Run a command and return what it prints."""
-    _, stdout, _ = conn.exec_command(command)
-    return str(stdout.read().decode()).strip()
 
 
 # -- use
