@@ -8,8 +8,8 @@ from typing import Iterator
 import pytest
 from support.certificates import Certificates
 from support.mariadb import MariadbServer, mariadb_server, missing_programs
-from support.servers import EchoServer, eventually, needs_ipv6, needs_unix, open_descriptors, tcp_echo_server
-from support.servers import unix_echo_server
+from support.servers import EchoServer, eventually, name_of_place, needs_ipv6, needs_unix, open_descriptors
+from support.servers import tcp_echo_server, unix_echo_server
 from support.sshd import OpenSshServer, ssh_server
 
 
@@ -68,7 +68,7 @@ def plain_echo(request: pytest.FixtureRequest, short_directory: pathlib.Path) ->
     ('127.0.0.1', True),
     pytest.param(('::1', True), marks=needs_ipv6),
     pytest.param(('unix', False), marks=needs_unix),
-], ids=lambda where: where[0] + ('-tls' if where[1] else ''))
+], ids=name_of_place)
 def any_echo(request: pytest.FixtureRequest, short_directory: pathlib.Path) -> Iterator[EchoServer]:
     """An echo server of any kind, over TCP, TLS or a UNIX socket."""
     where, encrypts = request.param

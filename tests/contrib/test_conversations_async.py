@@ -7,7 +7,8 @@ import socket
 from typing import Any, AsyncIterator, Awaitable, Callable, NamedTuple
 
 import pytest
-from support.servers import EchoServer, ask_async, ask_stream, eventually_async, needs_ipv6, needs_unix
+from support.servers import EchoServer, ask_async, ask_stream, eventually_async, name_of_place
+from support.servers import needs_ipv6, needs_unix
 
 from generic_connection_pool.asyncio import BaseConnectionManager, ConnectionPool
 from generic_connection_pool.contrib.socket_async import Stream, TcpSocketConnectionManager, TcpStreamConnectionManager
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.parametrize('kind, any_echo', [
     ('stream', ('127.0.0.1', True)),
     pytest.param('stream', ('::1', True), marks=needs_ipv6),
     pytest.param('stream', ('unix', False), marks=needs_unix),
-], indirect=True, ids=lambda part: part if isinstance(part, str) else part[0] + ('-tls' if part[1] else ''))
+], indirect=True, ids=lambda part: part if isinstance(part, str) else name_of_place(part))
 
 
 class Kind(NamedTuple):

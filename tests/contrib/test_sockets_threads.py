@@ -54,27 +54,6 @@ def conn(manager: Manager, endpoint: Any) -> Iterator[socket.socket]:
 # -- through a pool
 
 
-def test_a_connection_is_reused(pool: Pool, endpoint: Any, echo: EchoServer) -> None:
-    for line in (b'one\n', b'two\n', b'three\n'):
-        with pool.connection(endpoint) as sock:
-            assert ask(sock, line) == line
-    assert echo.accepted == 1
-
-
-def test_a_connection_closed_by_the_peer_while_idle_is_replaced(
-    pool: Pool, endpoint: Any, echo: EchoServer
-) -> None:
-    with pool.connection(endpoint) as sock:
-        ask(sock, b'one\n')
-    before = open_descriptors()
-    echo.close_connections()
-    with pool.connection(endpoint) as sock:
-        assert ask(sock, b'two\n') == b'two\n'
-    assert echo.accepted == 2
-    assert pool.get_size() == 1
-    assert open_descriptors() == before
-
-
 def test_unread_bytes_never_reach_the_next_user(pool: Pool, endpoint: Any, echo: EchoServer) -> None:
     with pool.connection(endpoint) as sock:
         assert ask(sock, b'twice\n') == b'twice\n'
@@ -82,20 +61,6 @@ def test_unread_bytes_never_reach_the_next_user(pool: Pool, endpoint: Any, echo:
     with pool.connection(endpoint) as sock:
         assert ask(sock, b'mine\n') == b'mine\n'
     assert echo.accepted == 2
-
-
-@pytest.mark.parametrize('error', [ValueError, KeyboardInterrupt, TimeoutError])
-def test_a_conversation_cut_short_by_an_error_is_not_continued_by_the_next_user(
-    pool: Pool, endpoint: Any, echo: EchoServer, error: Any
-) -> None:
-    with pytest.raises(error), pool.connection(endpoint) as sock:
-        sock.sendall(b'held\n')
-        raise error
-    echo.answer.set()
-    with pool.connection(endpoint) as sock:
-        assert ask(sock, b'mine\n') == b'mine\n'
-    assert echo.accepted == 2
-    eventually(lambda: echo.connected == 1)
 
 
 def test_a_user_who_runs_into_a_timeout_leaves_no_answer_to_the_next(

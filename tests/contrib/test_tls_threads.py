@@ -65,44 +65,10 @@ def tls(peer: TlsPeer, certificates: Certificates) -> Iterator[ssl.SSLSocket]:
 # -- through a pool
 
 
-def test_a_connection_is_reused(pool: TlsPool, endpoint: SslEndpoint, tls_echo: EchoServer) -> None:
-    for line in (b'one\n', b'two\n', b'three\n'):
-        with pool.connection(endpoint) as sock:
-            assert ask(sock, line) == line
-    assert tls_echo.accepted == 1
-
-
-def test_a_connection_closed_by_the_peer_while_idle_is_replaced(
-    pool: TlsPool, endpoint: SslEndpoint, tls_echo: EchoServer
-) -> None:
-    with pool.connection(endpoint) as sock:
-        ask(sock, b'one\n')
-    before = open_descriptors()
-    tls_echo.close_connections()
-    with pool.connection(endpoint) as sock:
-        assert ask(sock, b'two\n') == b'two\n'
-    assert tls_echo.accepted == 2
-    assert pool.get_size() == 1
-    assert open_descriptors() == before
-
-
 def test_unread_bytes_never_reach_the_next_user(pool: TlsPool, endpoint: SslEndpoint, tls_echo: EchoServer) -> None:
     with pool.connection(endpoint) as sock:
         # both answers are in one record: the second one is waiting inside the TLS layer, not in the socket
         assert ask(sock, b'twice\n') == b'twice\n'
-    with pool.connection(endpoint) as sock:
-        assert ask(sock, b'mine\n') == b'mine\n'
-    assert tls_echo.accepted == 2
-
-
-@pytest.mark.parametrize('error', [ValueError, KeyboardInterrupt, TimeoutError])
-def test_a_conversation_cut_short_by_an_error_is_not_continued_by_the_next_user(
-    pool: TlsPool, endpoint: SslEndpoint, tls_echo: EchoServer, error: Any
-) -> None:
-    with pytest.raises(error), pool.connection(endpoint) as sock:
-        sock.sendall(b'held\n')
-        raise error
-    tls_echo.answer.set()
     with pool.connection(endpoint) as sock:
         assert ask(sock, b'mine\n') == b'mine\n'
     assert tls_echo.accepted == 2

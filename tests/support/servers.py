@@ -213,6 +213,11 @@ needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason='there is no IPv6 loopbac
 needs_unix = pytest.mark.skipif(not hasattr(socket, 'AF_UNIX'), reason='there are no UNIX sockets')
 
 
+def name_of_place(place: Tuple[str, bool]) -> str:
+    """The name of a test with an echo server: where that is and, if so, that it encrypts."""
+    return place[0] + ('-tls' if place[1] else '')
+
+
 def ask(sock: socket.socket, line: bytes) -> bytes:
     """Send a line to an echo server and return its answer, byte for byte as long as the question."""
     sock.sendall(line)
