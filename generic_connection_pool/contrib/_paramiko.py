@@ -9,7 +9,7 @@ from typing import Any, Callable, FrozenSet, Iterable, List, NamedTuple, Optiona
 import paramiko
 import paramiko.agent
 import paramiko.common
-from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
+from paramiko.hostkeys import HostKeyEntry
 
 from .._fork import unfinished
 from ._sockets import Deadline, is_quiet, is_writable
@@ -103,7 +103,8 @@ def _entry(fields: Sequence[str]) -> Optional[HostKeyEntry]:
         return None
     try:
         return HostKeyEntry.from_line(' '.join(fields[:3]))
-    except (InvalidHostKey, paramiko.SSHException, ValueError):
+    except Exception:
+        # of a key that is damaged: what is raised depends on its kind and on the damage
         return None
 
 
