@@ -1,6 +1,5 @@
 """Logins of paramiko's that fail half-way, and the agent that is asked for keys: what happens is told, and in time."""
 
-import contextlib
 import pathlib
 import socket
 import subprocess
@@ -14,6 +13,7 @@ paramiko = pytest.importorskip('paramiko', exc_type=ImportError)
 pytest.importorskip('asyncssh', exc_type=ImportError)
 
 from support.servers import PATIENCE, eventually, open_descriptors, silent_server  # noqa: E402
+from support.ssh_farewell import server_that_hangs_up  # noqa: E402
 from support.ssh_in_process import in_process_server  # noqa: E402
 from support.sshd import OpenSshServer, for_paramiko  # noqa: E402
 
@@ -39,30 +39,6 @@ def for_host(host: str, port: int, **more: Any) -> Dict[str, Any]:
 # -- servers
 
 
-@contextlib.contextmanager
-def server_that_hangs_up() -> Iterator[Any]:
-    """The address of a server that says its name, hears what its client has to offer, and says no more."""
-
-    def serve(listener: socket.socket) -> None:
-        peer, _ = listener.accept()
-        with peer:
-            peer.settimeout(PATIENCE)
-            peer.sendall(b'SSH-2.0-Farewell\r\n')
-            with peer.makefile('rb') as said:
-                assert said.readline().startswith(b'SSH-2.0-')
-                size = int.from_bytes(said.read(4), 'big')
-                assert len(said.read(size)) == size
-                peer.shutdown(socket.SHUT_WR)
-                # otherwise the end would be a reset, which is another error
-                assert said.read() == b''
-
-    with socket.create_server(('127.0.0.1', 0)) as listener:
-        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
-        thread.start()
-        yield listener.getsockname()
-        thread.join(PATIENCE)
-
-
 def test_a_server_that_hangs_up_while_keys_are_exchanged_is_said_to() -> None:
     before = open_descriptors()
     with server_that_hangs_up() as (host, port):
@@ -74,6 +50,13 @@ def test_a_server_that_hangs_up_while_keys_are_exchanged_is_said_to() -> None:
     )
     assert isinstance(caught.value.__cause__, EOFError)
     assert open_descriptors() == before
+
+
+def test_a_server_that_resets_the_connection_while_keys_are_exchanged_is_named() -> None:
+    with server_that_hangs_up(resets=True) as (host, port):
+        manager: Manager = SshConnectionManager({'main': for_host(host, port)})
+        with pytest.raises(ConnectionResetError, match=f"could not connect to endpoint 'main' .{host}:{port}.: "):
+            manager.create('main', PATIENCE)
 
 
 def test_a_server_that_takes_passwords_only_is_named_and_what_it_takes_too(
