@@ -9,7 +9,7 @@ from typing import Any, Callable, FrozenSet, Iterable, List, NamedTuple, Optiona
 import paramiko
 import paramiko.agent
 import paramiko.common
-from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
+from paramiko.hostkeys import HostKeyEntry
 
 from .._fork import unfinished
 from ._sockets import Deadline, is_quiet, is_writable
@@ -103,7 +103,8 @@ def _entry(fields: Sequence[str]) -> Optional[HostKeyEntry]:
         return None
     try:
         return HostKeyEntry.from_line(' '.join(fields[:3]))
-    except (InvalidHostKey, paramiko.SSHException, ValueError):
+    except Exception:
+        # of a key that is damaged: what is raised depends on its kind and on the damage
         return None
 
 
@@ -139,7 +140,6 @@ class Agent(paramiko.agent.AgentSSH):
     def __init__(self, deadline: Deadline):
         super().__init__()
         self._deadline = deadline
-        self._asked = False
 
     @staticmethod
     def is_near() -> bool:
@@ -147,19 +147,17 @@ class Agent(paramiko.agent.AgentSSH):
         return hasattr(socket, 'AF_UNIX') and bool(os.environ.get('SSH_AUTH_SOCK'))
 
     def get_keys(self) -> Any:
-        if not self._asked:
-            self._asked = True
-            conn = socket.socket(getattr(socket, 'AF_UNIX'), socket.SOCK_STREAM)
-            unfinished.add(conn)
-            self._conn = conn
-            try:
-                conn.settimeout(self._deadline.left())
-                conn.connect(os.environ['SSH_AUTH_SOCK'])
-            except OSError:
-                # a variable that points nowhere: there is no agent
-                self.close()
-            else:
-                getattr(self, '_connect')(conn)
+        conn = socket.socket(getattr(socket, 'AF_UNIX'), socket.SOCK_STREAM)
+        unfinished.add(conn)
+        self._conn = conn
+        try:
+            conn.settimeout(self._deadline.left())
+            conn.connect(os.environ['SSH_AUTH_SOCK'])
+        except OSError:
+            # a variable that points nowhere: there is no agent
+            self.close()
+        else:
+            getattr(self, '_connect')(conn)
         return super().get_keys()
 
     def close(self) -> None:
@@ -167,9 +165,12 @@ class Agent(paramiko.agent.AgentSSH):
         getattr(self, '_close')()
 
     def _send_message(self, message: Any) -> Any:
+        conn = self._conn
+        if conn is None:
+            # the login is over, and the thread of its transport is still about to sign something
+            raise paramiko.SSHException('the SSH agent is not asked any more')
         try:
-            if self._conn is not None:
-                self._conn.settimeout(self._deadline.left())
+            conn.settimeout(self._deadline.left())
             return getattr(super(), '_send_message')(message)
         except OSError as exc:
             # the thread of a transport, which asks for signatures, does not survive a socket's error without number

@@ -103,8 +103,7 @@ class SshConnectionManager(BaseConnectionManager[EndpointT, paramiko.SSHClient])
         known.teach(client, _known_as(params['hostname'], params['port']))
         sock = _connect(params, there, deadline)
         try:
-            _log_in(client, sock, params, deadline)
-            self._keep_alive(client)
+            self._keep_alive(_log_in(client, sock, params, deadline))
         except BaseException as exc:
             _discard(client, sock)
             explained = _explain(exc, there, refusal, deadline, timeout)
@@ -157,7 +156,7 @@ class SshConnectionManager(BaseConnectionManager[EndpointT, paramiko.SSHClient])
             return
         try:
             clean = _paramiko.close_channels(transport)
-            self._keep_alive(conn)
+            self._keep_alive(transport)
         except _ERRORS as exc:
             clean = False
             logger.warning('a connection to %s was closed: it could not be cleaned up: %s', show(endpoint), exc)
@@ -200,12 +199,10 @@ class SshConnectionManager(BaseConnectionManager[EndpointT, paramiko.SSHClient])
             return True
         return not isinstance(exc, (*_ERRORS, paramiko.SFTPError))
 
-    def _keep_alive(self, client: paramiko.SSHClient) -> None:
-        transport = client.get_transport()
-        if transport is not None:
-            # annotated as int, and compared with a difference of times
-            interval: Any = self._keepalive or 0
-            transport.set_keepalive(interval)
+    def _keep_alive(self, transport: paramiko.Transport) -> None:
+        # annotated as int, and compared with a difference of times
+        interval: Any = self._keepalive or 0
+        transport.set_keepalive(interval)
 
 
 def _refuse(params: Mapping[str, Any], endpoint: object) -> None:
@@ -230,18 +227,17 @@ def _connect(params: Mapping[str, Any], there: str, deadline: Deadline) -> socke
         raise socket.gaierror(exc.errno, f'could not connect to {there}: {exc.strerror}') from exc
     sock = connect_tcp(addresses, there, Deadline(deadline.left_within(params.get('timeout'))))
     unfinished.add(sock)
-    try:
-        # a question is sent when it is asked, and the system notices in the end that the peer's machine is gone
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    except BaseException:
-        sock.close()
-        raise
     return sock
 
 
-def _log_in(client: paramiko.SSHClient, sock: socket.socket, params: Dict[str, Any], deadline: Deadline) -> None:
+def _log_in(
+    client: paramiko.SSHClient, sock: socket.socket, params: Dict[str, Any], deadline: Deadline
+) -> paramiko.Transport:
     """Shake hands over a connected socket, check the host's key and log in."""
+    # a question is sent when it is asked, and the system notices in the end that the peer's machine is gone
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
     agent = _paramiko.Agent(deadline)
     if _paramiko.Agent.is_near():
         # the client's own would wait for ever for an agent that hangs, and keep the connection to one that does not
@@ -255,8 +251,9 @@ def _log_in(client: paramiko.SSHClient, sock: socket.socket, params: Dict[str, A
         agent.close()
         setattr(client, '_agent', None)
     transport = client.get_transport()
-    if isinstance(transport, _paramiko.Transport):
-        transport.deadline = None
+    assert isinstance(transport, _paramiko.Transport)
+    transport.deadline = None
+    return transport
 
 
 def _discard(client: paramiko.SSHClient, sock: socket.socket) -> None:
