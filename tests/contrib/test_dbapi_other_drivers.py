@@ -1,4 +1,4 @@
-"""The manager of PEP 249 connections with drivers that nobody has told it of, each of which does one thing its own way."""
+"""The manager of PEP 249 connections with drivers that nobody has told it of, each with a way of its own."""
 
 import inspect
 import sqlite3

@@ -44,16 +44,15 @@ def test_a_connection_whose_reset_is_interrupted_is_closed(
         raise KeyboardInterrupt
 
     with scripted_server() as server:
-        pool: SmtpPool = ConnectionPool(manager_for(server, certificates))
-        conn = pool.acquire('main')
+        manager = manager_for(server, certificates)
+        conn = manager.create('main')
+        manager.on_acquire('main', conn)
         conn.mail('me@example.org')
         monkeypatch.setattr(smtplib.SMTP, 'rset', interrupted)
         with pytest.raises(KeyboardInterrupt):
-            pool.release(conn, 'main')
+            manager.on_release('main', conn)
         assert conn.sock is None
         assert conn.transport.fileno() == -1
-        assert pool.get_size() == 0
-        pool.close()
 
 
 def test_time_that_is_up_before_a_command_is_sent_is_a_timeout_that_names_the_endpoint(

@@ -2,7 +2,7 @@
 
 import socket
 import ssl
-from typing import Any, Callable, Iterator, List, NoReturn
+from typing import Any, Callable, Iterator, List, NoReturn, Type
 
 import pytest
 
@@ -46,16 +46,25 @@ def test_a_socket_whose_options_cannot_be_set_is_closed(
 
 
 class ContextOfTheSystem(ssl.SSLContext):
-    """Has the operating system judge certificates, as some contexts do, whose errors have no number."""
+    """Has somebody else than OpenSSL shake hands and judge certificates, whose errors have no number."""
+
+    error: OSError
 
     def wrap_socket(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise ssl.SSLCertVerificationError('the system does not trust it')
+        raise self.error
 
 
 @pytest.mark.parametrize('create', [create_http, create_smtp])
-def test_an_error_without_a_number_names_the_server_all_the_same(port: int, create: Create) -> None:
-    with pytest.raises(ssl.SSLCertVerificationError) as caught:
-        create(port, ContextOfTheSystem(ssl.PROTOCOL_TLS_CLIENT))
-    said = f'no TLS handshake with 127.0.0.1:{port}: '
-    assert str(caught.value).startswith(said)
-    assert 'the system does not trust it' in str(caught.value)
+@pytest.mark.parametrize('kind', [OSError, ssl.SSLError, ssl.SSLCertVerificationError])
+def test_an_error_without_a_number_names_the_server_all_the_same(
+    port: int, create: Create, kind: Type[OSError]
+) -> None:
+    context = ContextOfTheSystem(ssl.PROTOCOL_TLS_CLIENT)
+    context.error = kind('it is not to be trusted')
+    with pytest.raises(kind) as caught:
+        create(port, context)
+    assert caught.value is context.error
+    said = str(caught.value)
+    assert said.startswith(f'no TLS handshake with 127.0.0.1:{port}: ')
+    assert 'it is not to be trusted' in said
+    assert caught.value.args == (said,)
