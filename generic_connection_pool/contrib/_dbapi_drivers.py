@@ -122,9 +122,8 @@ class PyMySqlTraits(Traits):
 
     def connect(self, driver: Any, keywords: Mapping[str, Any], timeout: Optional[float]) -> Any:
         conn = driver.connect(**{**keywords, 'defer_connect': True})
-        if conn.connect_timeout is not None:
-            # PyMySQL takes what compares like a number, of which a socket wants to know nothing and is left open
-            conn.connect_timeout = float(conn.connect_timeout)
+        # PyMySQL takes what compares like a number, of which a socket wants to know nothing and is left open
+        conn.connect_timeout = float(conn.connect_timeout)
         bounds = _bounds(conn, timeout)
         kept = {name: getattr(conn, name) for name in bounds}
         vars(conn).update(bounds)
@@ -154,9 +153,7 @@ class PyMySqlTraits(Traits):
             super().wake(conn)
 
     def leave_to_parent(self, conn: Any) -> None:
-        sock = getattr(conn, '_sock', None)
-        if sock is not None:
-            release_descriptor(sock)
+        release_descriptor(getattr(conn, '_sock', None))
 
 
 def _bounds(conn: Any, timeout: Optional[float]) -> Mapping[str, Any]:

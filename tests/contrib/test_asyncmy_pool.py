@@ -310,6 +310,21 @@ def test_a_pool_can_be_used_again_by_another_event_loop(
     assert not manager._sessions
 
 
+@pytest.mark.filterwarnings('ignore:unclosed:ResourceWarning', 'ignore::pytest.PytestUnraisableExceptionWarning')
+def test_what_is_left_of_an_event_loop_that_has_ended_is_closed_by_a_manager_that_does_not_know_it(
+    manager: DbConnectionManager, mariadb: MariadbServer
+) -> None:
+    before = open_descriptors()
+    stranger = DbConnectionManager({ALPHA: mariadb.parameters(ALPHA)})
+    conn = asyncio.run(manager.create(ALPHA))
+    asyncio.run(stranger.dispose(ALPHA, conn))
+    eventually(lambda: mariadb.sessions() == 0)
+    asyncio.run(manager.dispose(ALPHA, conn))
+    del conn
+    gc.collect()
+    assert open_descriptors() == before
+
+
 # -- many tasks
 
 

@@ -368,6 +368,20 @@ def test_a_child_does_not_end_the_sessions_of_its_parent(pool: Pool, mariadb: Ma
         assert fetch(again, 'SELECT 1') == 1
 
 
+def test_a_child_inherits_nothing_of_a_connection_that_its_parent_has_closed(manager: Manager) -> None:
+    conn = manager.create(ALPHA)
+    conn.close()
+
+    def fork_off() -> int:
+        before = sockets_of(os.getpid())
+        manager.on_fork(ALPHA, conn)
+        assert sockets_of(os.getpid()) == before
+        return len(manager._notes)
+
+    assert in_child(fork_off) == 0
+    manager.dispose(ALPHA, conn)
+
+
 class OutOfReach(Traits):
     """A driver of which nothing is known."""
 

@@ -224,6 +224,11 @@ def scripted_server(answer: Callable[[bytes], Iterable[bytes]]) -> Iterator[Dict
             assert not thread.is_alive()
 
 
+def agrees_to_all(data: bytes) -> Iterable[bytes]:
+    """Answers of a scripted server: one OK for what is asked, and as many as are asked for in the handshake."""
+    return [b'+OK\r\n'] * (data.count(b'SETINFO') or 1)
+
+
 @contextlib.contextmanager
 def alarm(seconds: float) -> Iterator[None]:
     """Interrupt a block as Ctrl-C does."""
