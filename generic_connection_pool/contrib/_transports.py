@@ -66,7 +66,9 @@ def say_goodbye(sock: socket.socket) -> None:
 
 def name_place(exc: OSError, where: str) -> None:
     """Have an error of the system or of OpenSSL, which keeps its class and number, say where it happened."""
-    exc.strerror = f'{where}: {exc.strerror or exc}'
+    # without a number, str() of an OpenSSL error is that of its arguments' tuple
+    said = exc.strerror or (exc.args[0] if len(exc.args) == 1 else exc)
+    exc.strerror = f'{where}: {said}'
     if exc.errno is None:
         exc.args = (exc.strerror,)
 

@@ -5,7 +5,7 @@ import signal
 import socket
 import threading
 import time
-from typing import Any, List
+from typing import Any, Iterator, List
 
 import pytest
 
