@@ -1,6 +1,6 @@
 """Hazards 12 to 22: waiting."""
 
-from .change import ASYNCIO, PURE, THREADS, Change
+from .change import ASYNCIO, PACKAGE, PURE, THREADS, Change
 
 CHANGES = [
     Change(
@@ -138,12 +138,21 @@ CHANGES = [
     ),
     Change(
         18,
-        'a thread that waits for itself is not told so',
-        THREADS + 'pool.py',
+        'a thread or task that waits for itself is not told so',
+        PACKAGE + '_messages.py',
         (
-            ('            if own:', '            if False:'),
+            ('    if own:', '    if False:'),
         ),
-        ('t test_a_thread_that_waits_for_itself_is_told_so',),
+        ('t test_a_thread_that_waits_for_itself_is_told_so', 'a test_a_task_that_waits_for_itself_is_told_so'),
+    ),
+    Change(
+        18,
+        'the tasks that hold connections are not told',
+        ASYNCIO + 'pool.py',
+        (
+            ('PoolTimeoutError(text + self._holders.tell(self._core.holders(endpoint)))', 'PoolTimeoutError(text)'),
+        ),
+        ('a test_the_message_names_the_tasks_that_hold_connections', 'a test_a_task_that_waits_for_itself_is_told_so'),
     ),
     Change(
         18,
@@ -151,7 +160,7 @@ CHANGES = [
         ASYNCIO + 'pool.py',
         (
             (
-                'raise PoolTimeoutError(self._describe(endpoint, monotonic() - started)) from None',
+                'raise PoolTimeoutError(text + self._holders.tell(self._core.holders(endpoint))) from None',
                 "raise PoolTimeoutError('timeout') from None",
             ),
         ),
