@@ -88,7 +88,8 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, DbConnection]):
     async def check_aliveness(self, endpoint: DbEndpoint, conn: DbConnection) -> bool:
         """Tell whether a session can go on. One system call, no round trip.
 
-        It suspends only if something has arrived which the event loop has yet to read, such as the server's farewell.
+        Only if something has arrived which the event loop has yet to read, such as the server's farewell, it suspends to
+        have it read, and has the server answer a query.
 
         :param endpoint: the name of the endpoint
         :param conn: the connection; one that its user has closed is not alive
@@ -100,7 +101,7 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, DbConnection]):
         sock = None if transport is None else transport.get_extra_info('socket')
         if sock is None or is_quiet(sock.fileno()):
             return True
-        return await _streams.read_pending_input(conn.is_closed, sock.fileno)
+        return await _streams.read_pending_input(conn.is_closed, sock.fileno) and await _answers(conn)
 
     async def on_acquire(self, endpoint: DbEndpoint, conn: DbConnection) -> None:
         """Roll back a transaction that is open: one that somebody else has left behind.
@@ -156,6 +157,15 @@ class DbConnectionManager(BaseConnectionManager[DbEndpoint, DbConnection]):
 def _transport_of(conn: DbConnection) -> Any:
     # asyncpg has no public way to it
     return getattr(conn, '_transport', None)
+
+
+async def _answers(conn: DbConnection) -> bool:
+    """Ask the server: one that shuts down says so before it hangs up, which asyncpg takes in and does not tell."""
+    try:
+        await conn.execute('SELECT 1')
+    except _ERRORS:
+        return False
+    return True
 
 
 async def _roll_back(conn: DbConnection) -> None:
