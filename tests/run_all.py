@@ -29,7 +29,7 @@ def plan(interpreters: Dict[str, Interpreter], steps: Sequence[str], seconds: Op
     :param steps: which of ``STEPS``
     :param seconds: for how long each step runs that runs for a time, if not for as long as it usually does
     """
-    once, oldest = newest(interpreters), next(iter(interpreters.values()))
+    once = newest(interpreters)
     for label, interpreter in interpreters.items():
         if interpreter is not once and 'tests' not in steps:
             continue
@@ -40,7 +40,7 @@ def plan(interpreters: Dict[str, Interpreter], steps: Sequence[str], seconds: Op
         prepared = Job(label, 'environment', environment.prepare)
         yield prepared
         if 'tests' in steps:
-            yield from test_jobs(environment, prepared, once=interpreter is once, oldest=interpreter is oldest)
+            yield from test_jobs(environment, prepared, once=interpreter is once, alone=len(interpreters) == 1)
         if interpreter is once:
             for name in SCRIPTS:
                 if name in steps:

@@ -118,18 +118,18 @@ def all_but(*paths: str) -> 'List[str | Path]':
     return [ROOT / 'tests', *(f'--ignore={ROOT / "tests" / path}' for path in paths)]
 
 
-def test_jobs(environment: Environment, prepared: Job, once: bool, oldest: bool) -> Iterator[Job]:
+def test_jobs(environment: Environment, prepared: Job, once: bool, alone: bool) -> Iterator[Job]:
     """Yield the runs of the suite, one for each core.
 
     :param once: whether the tests that have nothing to do with the interpreter are among them, and those of managers with
         the compiled core
-    :param oldest: whether those of managers are among them with the pure core
+    :param alone: whether no other interpreter is tested: then those of managers run with the pure core, too
     """
     for pure, core in CORES.items():
         left_out: Tuple[str, ...] = () if once else ONCE
         if core == 'python':
             left_out += BOTH_AT_ONCE
-        if not (oldest if core == 'python' else once):
+        if not once or (core == 'python' and not alone):
             left_out += MANAGERS
         yield Job(prepared.interpreter, f'tests, {core} core', _testing(environment, pure, left_out), prepared)
 

@@ -5,6 +5,7 @@ import collections.abc
 import contextlib
 import inspect
 import sys
+import warnings
 from traceback import walk_tb
 from typing import Any, List
 
@@ -139,7 +140,8 @@ async def test_they_can_be_driven_by_hand(open_pool: OpenPool, hooked: bool) -> 
         raise LookupError
     except LookupError as exc:
         traceback = exc.__traceback__
-    with pytest.raises(LookupError) as thrown:
+    with warnings.catch_warnings(), pytest.raises(LookupError) as thrown:
+        warnings.simplefilter('ignore', DeprecationWarning)  # this way of calling it, from 3.12 on
         pool.acquire('a').throw(LookupError, LookupError(), traceback)
     frames = [frame for frame, _ in walk_tb(thrown.tb)]
     assert traceback is not None and frames[-1] is traceback.tb_frame
