@@ -30,7 +30,8 @@ def plan(interpreters: Dict[str, Interpreter], steps: Sequence[str], seconds: Op
     :param seconds: for how long each step runs that runs for a time, if not for as long as it usually does
     """
     once = newest(interpreters)
-    for label, interpreter in interpreters.items():
+    # the newest first: its tests take the longest, and nothing would be left to run beside them
+    for label, interpreter in reversed(interpreters.items()):
         if interpreter is not once and 'tests' not in steps:
             continue
         checks_types = interpreter is once and 'typing' in steps and not interpreter.free_threaded
