@@ -32,6 +32,7 @@ THREADS = [
     *(f'pool/threading/test_{name}.py' for name in (
         'acquire', 'release', 'hook_errors', 'hooks_that_call_back', 'close', 'total_limit', 'expiry',
         'finalizers', 'slots_in_hand', 'interrupts', 'workers', 'collector', 'configuration',
+        'waiting',
     )),
     'process/test_fork_threads.py', 'process/test_fork_in_operations.py', 'core/test_twins.py',
 ]  # fmt: skip

@@ -266,6 +266,20 @@ def test_the_connection_released_counts_if_it_is_disposed_of_itself(make_pool: M
     assert pool.get_endpoint_pool_size('b', acquired=False) == 1 and other not in manager.disposed
 
 
+def test_the_rest_of_its_batch_is_disposed_of_with_it(make_pool: MakePool, manager: Manager) -> None:
+    pool = make_pool(manager, max_lifetime=0.2, dispose_batch_size=2)
+    with quickly(0.2):
+        conn = pool.acquire('a')
+        with pool.connection('b') as second, pool.connection('c'):
+            pass
+        assert manager.disposed == []
+    let_pass(0.2)
+    pool.release(conn, 'a')
+    assert len(manager.disposed) == 2 and manager.disposed[0] is conn
+    assert second in manager.disposed or pool.get_endpoint_pool_size('b', acquired=False) == 1
+    assert pool.get_size() == 1
+
+
 def test_disposal_follows_the_order_of_deadlines(make_pool: MakePool, manager: Manager) -> None:
     pool = make_pool(manager, min_idle=1, dispose_batch_size=1)
     a1, a2, a3 = acquire_many(pool, 3)
