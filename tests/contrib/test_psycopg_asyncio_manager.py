@@ -277,7 +277,7 @@ async def test_a_rollback_that_fails_on_releasing_closes_the_connection(
     assert 'could not be cleaned up' in caplog.text
 
 
-async def test_a_rollback_that_is_cancelled_closes_the_connection(
+async def test_a_session_whose_rollback_is_cancelled_is_closed(
     manager: DbConnectionManager, conn: DbConnection, postgres: PostgresServer
 ) -> None:
     await conn.execute('SELECT 1')
