@@ -5,10 +5,8 @@ What can be done at once is done without a coroutine, future or task: the awaita
 matters (they can be awaited, wrapped in a task, cancelled), but run C code until something really has to be waited for.
 """
 
-import gc
 import warnings
 from asyncio import _get_running_loop
-from contextvars import Context
 from types import GenericAlias
 
 cimport cython
@@ -16,11 +14,10 @@ from cpython.object cimport PyTypeObject
 from cpython.ref cimport PyObject
 
 from _cpool.core cimport R_DISPOSE, R_DUE, R_REFUSED
+from _cpool.holders cimport holder_now
 from _cpool.lock cimport clock_now, decref, incref, is_plain_timeout
 
-__all__ = (
-    'COLLECT', 'DISPOSE', 'DONE', 'HOOKS', 'AsyncCall', 'AsyncLease', 'AsyncPool', 'current_holder', 'holder_of',
-)
+__all__ = ('COLLECT', 'DISPOSE', 'DONE', 'HOOKS', 'AsyncCall', 'AsyncLease', 'AsyncPool')
 
 cdef enum:
     DO_NOTHING = 0
@@ -99,12 +96,6 @@ cdef extern from *:
         return result;
     }
 
-    /* A task runs in a context of its own, whose address is had for nothing; the task itself is not. The address is only
-       compared, so the context may be gone. */
-    static unsigned long gcp_current_holder(void) {
-        return (unsigned long)(uintptr_t)PyThreadState_Get()->context;
-    }
-
     static void gcp_set_slots(PyTypeObject *type, sendfunc send) {
         gcp_send = send;
         type->tp_as_async->am_send = send;
@@ -120,24 +111,6 @@ cdef extern from *:
     PySendResult PyIter_Send(PyObject *iterator, PyObject *value, PyObject **result) except PYGEN_ERROR
     void forget_result "gcp_forget"()
     void set_slots "gcp_set_slots"(PyTypeObject *type, sendfunc send)
-    unsigned long current_address "gcp_current_holder"() noexcept
-
-
-def current_holder():
-    """Return the number that the running task is known by as a holder of connections."""
-    return current_address()
-
-
-def holder_of(task):
-    """Return the number that a task is known by as a holder of connections; 0 if that cannot be told.
-
-    :param task: a task
-    """
-    candidates = (task.get_context(),) if hasattr(task, 'get_context') else gc.get_referents(task)
-    for candidate in candidates:
-        if type(candidate) is Context:
-            return <unsigned long><size_t><PyObject *>candidate
-    return 0
 
 
 cdef inline PyObject *noted_loop() except? NULL:
@@ -474,7 +447,7 @@ cdef class AsyncPool:
     cdef Record take(self, object endpoint):
         # lend an idle connection, if there is one and no hook wants to be asked
         if self._plain_acquire and self.in_loop():
-            return self.core.lend_idle(endpoint, current_address())
+            return self.core.lend_idle(endpoint, holder_now())
         return None
 
     cdef int give_in(self, Record record, uint64_t loan, object exc) except -1:

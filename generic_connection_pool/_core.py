@@ -42,8 +42,9 @@ def _use_compiled() -> bool:
 
 
 if TYPE_CHECKING or not _use_compiled():
-    from ._pycore.async_pool import COLLECT, DISPOSE, HOOKS, AsyncPool, current_holder, holder_of
+    from ._pycore.async_pool import COLLECT, DISPOSE, HOOKS, AsyncPool
     from ._pycore.core import Core
+    from ._pycore.holders import current_holder, holder_of
     from ._pycore.lock import ReentryError, monotonic
     from ._pycore.record import DISPOSING, RETURNING, Record
     from ._pycore.thread_pool import ThreadPool
@@ -53,8 +54,9 @@ if TYPE_CHECKING or not _use_compiled():
     core_implementation: str = 'python'
 else:
     try:
-        from _cpool.async_pool import COLLECT, DISPOSE, HOOKS, AsyncPool, current_holder, holder_of
+        from _cpool.async_pool import COLLECT, DISPOSE, HOOKS, AsyncPool
         from _cpool.core import Core
+        from _cpool.holders import current_holder, holder_of
         from _cpool.lock import ReentryError, monotonic
         from _cpool.record import DISPOSING, RETURNING, Record
         from _cpool.thread_pool import ThreadPool

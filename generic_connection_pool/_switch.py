@@ -18,6 +18,7 @@ COMPILED_MODULES = (
     'closing',
     'core',
     'heap',
+    'holders',
     'invariants',
     'lock',
     'policy',

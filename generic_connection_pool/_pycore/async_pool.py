@@ -1,16 +1,17 @@
 """The hot path of the asyncio pool: acquiring what is idle and releasing, with no hook overridden."""
 
-from asyncio import Task, _get_running_loop, current_task
+from asyncio import _get_running_loop
 from types import TracebackType
 from typing import Any, Generic, Hashable, Iterable, Optional, Type, TypeVar
 
 from .._messages import not_acquired
 from .core import Core
+from .holders import current_holder
 from .lock import ReentryError, monotonic
 from .record import Record
 from .waiters import Ticket
 
-__all__ = ('COLLECT', 'DISPOSE', 'DONE', 'HOOKS', 'AsyncLease', 'AsyncPool', 'current_holder', 'holder_of')
+__all__ = ('COLLECT', 'DISPOSE', 'DONE', 'HOOKS', 'AsyncLease', 'AsyncPool')
 
 #: what a release has left to be done: nothing,
 DONE = 0
@@ -23,20 +24,6 @@ COLLECT = 3
 
 EndpointT = TypeVar('EndpointT', bound=Hashable)
 ConnectionT = TypeVar('ConnectionT', bound=Hashable)
-
-
-def current_holder() -> int:
-    """Return the number that the running task is known by as a holder of connections."""
-    task = current_task()
-    return 0 if task is None else holder_of(task)
-
-
-def holder_of(task: 'Task[Any]') -> int:
-    """Return the number that a task is known by as a holder of connections.
-
-    :param task: a task
-    """
-    return id(task)
 
 
 class AsyncLease(Generic[EndpointT, ConnectionT]):

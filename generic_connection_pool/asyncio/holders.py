@@ -27,13 +27,14 @@ class Holders:
 
         :param holders: the number of the holder of each connection
         """
+        me = current_holder()
         if any(self._find(holder) is None for holder in holders if holder not in self._unknown):
             self._tasks = WeakValueDictionary({holder_of(task): task for task in asyncio.all_tasks()})
             self._unknown = frozenset(holders).difference(self._tasks)
         tasks = [self._find(holder) for holder in holders]
         named = ['an unknown task' if task is None else task.get_name() for task in tasks]
-        return acquired_by(named, holders.count(current_holder()), 'task')
+        return acquired_by(named, holders.count(me) if me else 0, 'task')
 
     def _find(self, holder: int) -> 'asyncio.Task[Any] | None':
-        task = self._tasks.get(holder)
+        task = self._tasks.get(holder) if holder else None
         return None if task is None or task.done() else task

@@ -1,4 +1,3 @@
-import asyncio
 from types import GenericAlias, TracebackType
 from typing import Any, Coroutine, Generator, Generic, Hashable, Iterable, TypeVar, final
 
@@ -8,9 +7,7 @@ from .core import Core
 from .record import Record
 from .waiters import Ticket
 
-__all__ = (
-    'COLLECT', 'DISPOSE', 'DONE', 'HOOKS', 'AsyncCall', 'AsyncLease', 'AsyncPool', 'current_holder', 'holder_of',
-)
+__all__ = ('COLLECT', 'DISPOSE', 'DONE', 'HOOKS', 'AsyncCall', 'AsyncLease', 'AsyncPool')
 
 _EndpointT = TypeVar('_EndpointT', bound=Hashable)
 _ConnectionT = TypeVar('_ConnectionT', bound=Hashable)
@@ -19,9 +16,6 @@ DONE: int
 HOOKS: int
 DISPOSE: int
 COLLECT: int
-
-def current_holder() -> int: ...
-def holder_of(task: asyncio.Task[Any]) -> int: ...
 
 @final
 class AsyncCall(Coroutine[Any, Any, Any]):

@@ -64,6 +64,7 @@ QUICK = {
     'lock': ['core/test_lock.py'],
     'thread_pool': ['pool/threading/test_acquire.py', 'pool/threading/test_release.py'],
     'async_pool': ['pool/asyncio/test_acquire_and_release.py'],
+    'holders': ['pool/asyncio/test_timeouts.py'],
 }
 #: what is tried then, for each module
 FIRST = {
@@ -71,13 +72,14 @@ FIRST = {
     'lock': ['core/test_lock.py', 'pool/threading/test_finalizers.py', *SHARED[:1], *CORE],
     'thread_pool': THREADS,
     'async_pool': TASKS,
+    'holders': TASKS,
     'invariants': ['core/test_invariants.py', *CORE],
 }
 ORDER = (
-    'policy', 'core', 'closing', 'waiters', 'heap', 'deque', 'endpoint', 'table', 'record', 'store', 'lock', 'async_pool',
-    'thread_pool', 'invariants',
+    'policy', 'core', 'closing', 'waiters', 'heap', 'deque', 'endpoint', 'table', 'record', 'store', 'lock', 'holders',
+    'async_pool', 'thread_pool', 'invariants',
 )  # fmt: skip
-WITHOUT_WALKS = ('lock', 'thread_pool', 'async_pool', 'invariants')
+WITHOUT_WALKS = ('lock', 'holders', 'thread_pool', 'async_pool', 'invariants')
 
 
 class MutantFinder(importlib.abc.MetaPathFinder):

@@ -65,6 +65,8 @@ async def test_the_message_names_the_tasks_that_hold_connections(open_pool: Open
         pass
     async with pool.connection('db-7'):
         tasks = [asyncio.create_task(hold(), name=f'holder {number}') for number in range(3)]
+        # whose contexts a task knows, too
+        those_who_wait_for_them = asyncio.gather(*(asyncio.create_task(asyncio.wait([task])) for task in tasks))
         await until(lambda: pool._core.waiting('db-7') == 1)
     await until(lambda: pool._core.waiting('db-7') == 0)
     for _ in range(2):  # the second time, they are known
@@ -73,7 +75,7 @@ async def test_the_message_names_the_tasks_that_hold_connections(open_pool: Open
         holders = str(caught.value).partition('; acquired by ')[2].split(', ')
         assert sorted(holders) == ['holder 0', 'holder 1', 'holder 2']
     leave.set()
-    await asyncio.gather(*tasks)
+    await those_who_wait_for_them
 
 
 async def test_a_task_that_waits_for_itself_is_told_so(open_pool: OpenPool) -> None:
@@ -93,6 +95,29 @@ async def test_a_holder_that_is_no_task_any_more_is_not_taken_for_another(open_p
             await pool.acquire('a', timeout=0)
         assert str(caught.value).endswith('; acquired by an unknown task')
     await pool.release(conn, 'a')
+
+
+async def test_what_is_no_task_is_neither_named_nor_taken_for_the_caller(open_pool: OpenPool) -> None:
+    pool = open_pool(max_size=1)
+    async with pool.connection('a'):
+        pass
+    done: 'asyncio.Future[Any]' = asyncio.get_running_loop().create_future()
+
+    def acquire_by_hand() -> None:
+        try:
+            pool.acquire('a', timeout=0).send(None)
+        except StopIteration as stop:  # it was idle
+            conn = stop.value
+            asyncio.get_running_loop().call_soon(acquire_by_hand)
+            held.append(conn)
+        except ConnectionPoolTimeoutError as exc:
+            done.set_result(str(exc))
+
+    held: List[Any] = []
+    asyncio.get_running_loop().call_soon(acquire_by_hand)
+    text = await asyncio.wait_for(done, GENEROUS)
+    assert text.endswith('; acquired by an unknown task')
+    await pool.release(held[0], 'a')
 
 
 @pytest.mark.skipif(core_implementation == 'python', reason='any object will do')
