@@ -12,7 +12,7 @@ from .background import close_coroutine
 
 __all__ = (
     'DeadlinePassed', 'PoolTimeoutError', 'TIMEOUTS', 'bounded', 'count_frames', 'forget_frames', 'in_child',
-    'let_finish', 'run_hook',
+    'is_being_closed', 'let_finish', 'run_hook',
 )  # fmt: skip
 
 ResultT = TypeVar('ResultT')
@@ -35,6 +35,23 @@ else:
 
 #: after these the state of a connection is unknown
 TIMEOUTS = (DeadlinePassed, TimeoutError, asyncio.TimeoutError)
+
+
+def is_being_closed(exc: Optional[BaseException]) -> bool:
+    """Tell whether an exception may end a coroutine that is being closed, which may not await anything any more.
+
+    A hook or a user can make something else of a GeneratorExit, which then is in the new exception's context. So it is,
+    too, if somebody else's coroutine was closed just before: what is not awaited then goes on by itself all the same.
+
+    :param exc: the exception, ``None`` if there is none
+    """
+    seen = set()  # somebody may have made a circle of the contexts
+    while exc is not None and id(exc) not in seen:
+        if isinstance(exc, GeneratorExit):
+            return True
+        seen.add(id(exc))
+        exc = exc.__context__
+    return False
 
 
 class _Frame:

@@ -21,7 +21,8 @@ from .background import Background, run_to_suspension
 from .collector import start_collector
 from .holders import Holders
 from .hooks import (
-    TIMEOUTS, DeadlinePassed, PoolTimeoutError, bounded, count_frames, forget_frames, in_child, let_finish, run_hook,
+    TIMEOUTS, DeadlinePassed, PoolTimeoutError, bounded, count_frames, forget_frames, in_child, is_being_closed,
+    let_finish, run_hook,
 )  # fmt: skip
 from .manager import BaseConnectionManager
 from .waiter import Waiter
@@ -163,11 +164,11 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
             await self._serve(ticket, waiter, endpoint, deadline, started)
             if self.closed:  # it may have been disposed of already
                 self._refuse_closed()
-        except GeneratorExit:
-            self._surely(lambda: self._abandon(ticket))
-            raise
         except BaseException as exc:
-            await let_finish(self._abandon(ticket))
+            if is_being_closed(exc):
+                self._surely(lambda: self._abandon(ticket))
+            else:
+                await let_finish(self._abandon(ticket))
             if isinstance(exc, DeadlinePassed):
                 text = self._describe(endpoint, monotonic() - started)
                 raise PoolTimeoutError(text + self._holders.tell(self._core.holders(endpoint))) from None
@@ -368,12 +369,12 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
         if exc is not None and self._checks_reuse:
             reusable: Any = manager.is_reusable(endpoint, record.conn, exc)
             if inspect.isawaitable(reusable):
-                reusable = not isinstance(exc, GeneratorExit) and await reusable
+                reusable = not is_being_closed(exc) and await reusable
             if not reusable:
                 self._core.discard(record)
                 return DISPOSE
         if not self._plain_release:
-            if isinstance(exc, GeneratorExit):  # nothing can be awaited, so its state stays unknown
+            if is_being_closed(exc):  # nothing can be awaited, so its state stays unknown
                 self._core.discard(record)
                 return DISPOSE
             try:
@@ -436,7 +437,7 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
 
     async def _settle_disposal(self, disposal: 'Optional[asyncio.Task[None]]', exc: Optional[BaseException]) -> None:
         """Wait for a disposal, which goes on if the caller is cancelled; a closed coroutine may not wait."""
-        if disposal is not None and not isinstance(exc, GeneratorExit):
+        if disposal is not None and not is_being_closed(exc):
             await asyncio.shield(disposal)
 
     def _dispose_all_idle(self) -> None:

@@ -79,7 +79,7 @@ class Users:
                 self.world.fail('said to be closed: it is not')
 
     async def _use_by_hand(self, endpoint: int, timeout: Optional[float]) -> None:
-        world = self.world
+        world, task = self.world, asyncio.current_task()
         judge = world.watch_acquire(endpoint, timeout)
         conn = await world.pool.acquire(endpoint, timeout)
         judge()
@@ -92,7 +92,10 @@ class Users:
             world.release_elsewhere(conn)
             raise
         except BaseException:
-            await world.pool.release(conn, endpoint)
+            if task in world.closed:  # a hook has made something else of that
+                world.release_elsewhere(conn)
+            else:
+                await world.pool.release(conn, endpoint)
             raise
         way = world.choices.pick(WAYS_BACK)
         world.note('{} goes back: {}', conn, way)

@@ -77,7 +77,7 @@ def soak(flavour: str, core: str, seed: int, seconds: float) -> int:
     for recorded in recorded_runs(flavour):
         choices = recorded.choices()
         outcome = attempt(world, choices)
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, BaseException):
             return report(world, core, choices, outcome)
     tally: Counter[str] = collections.Counter()
     steps = runs = 0
@@ -85,7 +85,7 @@ def soak(flavour: str, core: str, seed: int, seconds: float) -> int:
     while time.monotonic() < started + seconds:
         choices = Choices(seed + runs)
         outcome = attempt(world, choices)
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, BaseException):
             return report(world, core, choices, outcome)
         steps += outcome
         runs += 1
@@ -98,20 +98,22 @@ def soak(flavour: str, core: str, seed: int, seconds: float) -> int:
     return 0
 
 
-def attempt(world: Any, choices: Any) -> Union[int, Exception]:
+def attempt(world: Any, choices: Any) -> Union[int, BaseException]:
     """Make a run. Returns its steps, or what went wrong."""
     try:
         return int(world.run(choices))
-    except Exception as exc:
+    except BaseException as exc:
+        if type(exc) is KeyboardInterrupt:  # not one of the simulation's
+            raise
         return exc
 
 
-def signature(exc: Exception) -> Tuple[str, str]:
+def signature(exc: BaseException) -> Tuple[str, str]:
     """What makes two failures the same one: their kind, and the text up to the first colon."""
     return type(exc).__name__, str(exc).partition(':')[0]
 
 
-def report(world: Any, core: str, failed: Any, first: Exception) -> int:
+def report(world: Any, core: str, failed: Any, first: BaseException) -> int:
     """Replay a run that has failed, shrink it, and print what happens in it. Returns the exit status."""
     from simulation.choices import Choices
     from simulation.shrinking import shrink
@@ -119,9 +121,9 @@ def report(world: Any, core: str, failed: Any, first: Exception) -> int:
     print(f'FAILED with seed {failed.seed}, {core} core; {len(failed.made)} decisions', flush=True)
     again = Choices(0, failed.made)
     error = attempt(world, again)
-    if not isinstance(error, Exception) or again.made != failed.made:
+    if not isinstance(error, BaseException) or again.made != failed.made:
         print('  and it does not replay exactly: a defect of the simulation, there is chance that it does not know of')
-        if not isinstance(error, Exception):
+        if not isinstance(error, BaseException):
             error = first
     traceback.print_exception(type(error), error, error.__traceback__)
     if error is first:
@@ -130,7 +132,7 @@ def report(world: Any, core: str, failed: Any, first: Exception) -> int:
 
     def fails(script: List[int]) -> bool:
         found = attempt(world, Choices(0, script))
-        return isinstance(found, Exception) and signature(found) == wanted
+        return isinstance(found, BaseException) and signature(found) == wanted
 
     script = shrink(fails, failed.made, SHRINKING)
     shown = Choices(0, script)
