@@ -244,9 +244,9 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
         manager = self._connection_manager
         assert ticket.record is not None
         conn = ticket.record.conn
-        if await self._guarded(ticket, run_hook(self, manager.check_aliveness, endpoint, conn), deadline):
+        if await self._guarded(ticket, self._is_alive(endpoint, conn), deadline):
+            ticket.dirty = False
             return True
-        ticket.dirty = True
         await bounded(run_hook(self, manager.on_connection_dead, endpoint, conn), remaining(deadline))
         if self.closed or ticket.state != CONNECTION:  # it may have been disposed of already, or was revoked
             self._refuse_closed()
@@ -254,16 +254,22 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
         ticket.dirty = False
         return False
 
+    async def _is_alive(self, endpoint: EndpointT, conn: ConnectionT) -> bool:
+        answer = await run_hook(self, self._connection_manager.check_aliveness, endpoint, conn)
+        return bool(answer)  # which may fail, as the check itself
+
     async def _announce(self, ticket: Ticket, endpoint: EndpointT, deadline: Optional[float]) -> None:
         """Tell the manager that a connection is about to be handed out."""
         if not self._plain_acquire:
             assert ticket.record is not None
             hook = self._connection_manager.on_acquire
+            # it stays unfit: from now on, going back idle would take an on_release
             await self._guarded(ticket, run_hook(self, hook, endpoint, ticket.record.conn), deadline)
-            ticket.dirty = True  # from now on, going back idle would take an on_release
 
     async def _guarded(self, ticket: Ticket, hook: Coroutine[Any, Any, Any], deadline: Optional[float]) -> Any:
-        """Await a hook with the connection granted. Unless it ends well or with an ordinary exception, it is unfit."""
+        """Await a hook with the connection granted. From then on it is unfit for others, unless an ordinary exception ends
+        the hook; if the hook ends well, the caller knows what that means.
+        """
         ticket.dirty = True
         try:
             answer = await bounded(hook, remaining(deadline))
@@ -274,7 +280,6 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], AsyncPool[Endpo
             raise
         if ticket.state != CONNECTION:  # revoked
             self._refuse_closed()
-        ticket.dirty = False
         return answer
 
     def _abandon(self, ticket: Ticket) -> 'Tuple[asyncio.Task[Any], ...]':

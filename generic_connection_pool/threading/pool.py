@@ -173,9 +173,9 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
         if not self._checks_aliveness:
             return True
         manager = self._connection_manager
-        if self._guarded(ticket, manager.check_aliveness, endpoint, record.conn, remaining(deadline)):
+        if self._guarded(ticket, self._is_alive, endpoint, record.conn, remaining(deadline)):
+            ticket.dirty = False
             return True
-        ticket.dirty = True
         manager.on_connection_dead(endpoint, record.conn)
         if ticket.state != CONNECTION:  # revoked
             self._refuse_closed()
@@ -183,17 +183,23 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
         ticket.dirty = False
         return False
 
+    def _is_alive(self, endpoint: EndpointT, conn: ConnectionT, timeout: Optional[float]) -> bool:
+        answer = self._connection_manager.check_aliveness(endpoint, conn, timeout)
+        return bool(answer)  # which may fail, as the check itself
+
     def _announce(self, ticket: Ticket, endpoint: EndpointT) -> None:
         """Tell the manager that a connection is about to be handed out."""
         if not self._plain_acquire:
             assert ticket.record is not None
+            # it stays unfit: from now on, going back idle would take an on_release
             self._guarded(ticket, self._connection_manager.on_acquire, endpoint, ticket.record.conn)
-            ticket.dirty = True  # from now on, going back idle would take an on_release
         if self._core.closed:  # nobody is served after that
             self._refuse_closed()
 
     def _guarded(self, ticket: Ticket, hook: Any, *args: Any) -> Any:
-        """Call a hook with the connection granted. Unless it ends well or with an ordinary exception, it is unfit."""
+        """Call a hook with the connection granted. From then on it is unfit for others, unless an ordinary exception ends
+        the hook; if the hook ends well, the caller knows what that means.
+        """
         ticket.dirty = True
         try:
             answer = hook(*args)
@@ -204,7 +210,6 @@ class ConnectionPool(BaseConnectionPool[EndpointT, ConnectionT], ThreadPool[Endp
             raise
         if ticket.state != CONNECTION:  # revoked
             self._refuse_closed()
-        ticket.dirty = False
         return answer
 
     def _tell_timeout(self, endpoint: EndpointT, waited: float) -> str:

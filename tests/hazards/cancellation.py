@@ -46,6 +46,18 @@ CHANGES = [
     ),
     Change(
         2,
+        'a connection that was found dead, or prepared, stays in use if the acquire is interrupted right after that',
+        THREADS + 'pool.py',
+        (
+            ('        return answer\n', '        ticket.dirty = False\n        return answer\n'),
+        ),
+        (
+            't test_what_was_found_dead_is_not_found_alive_by_the_next_one',
+            't test_what_was_prepared_for_a_user_is_cleaned_up_before_the_next_one',
+        ),
+    ),
+    Change(
+        2,
         'a connection whose check or hook was cancelled stays in use (asyncio)',
         ASYNCIO + 'pool.py',
         (

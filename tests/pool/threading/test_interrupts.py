@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, List, Set
 
 import pytest
 from support.injection import FEW, Injection, everywhere
@@ -140,6 +140,59 @@ def test_while_dead_connections_are_replaced(timeout: Any) -> None:
         with interrupted(inject):
             with pool.connection('a', timeout):
                 pass
+        check(pool, 'a')
+
+    assert everywhere(scenario) > FEW
+
+
+def test_what_was_found_dead_is_not_found_alive_by_the_next_one() -> None:
+    """HAZARD 2"""
+
+    def scenario(inject: Inject) -> None:
+        manager = HookedManager()
+        pool: Any = ConnectionPool(manager, max_size=1)
+        idle(pool, 'a')
+        found_dead: List[Any] = []
+
+        def find_dead_once(endpoint: str, conn: Any) -> bool:
+            if found_dead:
+                return True
+            found_dead.append(conn)
+            return False
+
+        manager.doing['check_aliveness'] = find_dead_once
+        with interrupted(inject):
+            with pool.connection('a'):
+                pass
+        with pool.connection('a') as conn:
+            assert conn not in found_dead
+        check(pool, 'a')
+
+    assert everywhere(scenario) > FEW
+
+
+@pytest.mark.parametrize('is_new', [False, True])
+def test_what_was_prepared_for_a_user_is_cleaned_up_before_the_next_one(is_new: bool) -> None:
+    """HAZARD 2"""
+
+    def scenario(inject: Inject) -> None:
+        manager = HookedManager()
+        pool: Any = ConnectionPool(manager, max_size=1)
+        if not is_new:
+            idle(pool, 'a')
+        prepared: Set[Any] = set()
+
+        def prepare(endpoint: str, conn: Any) -> None:
+            assert conn not in prepared
+            prepared.add(conn)
+
+        manager.doing['on_acquire'] = prepare
+        manager.doing['on_release'] = lambda endpoint, conn: prepared.remove(conn)
+        with interrupted(inject):
+            with pool.connection('a'):
+                pass
+        with pool.connection('a'):
+            pass
         check(pool, 'a')
 
     assert everywhere(scenario) > FEW
