@@ -200,6 +200,14 @@ def test_an_entry_that_fills_a_gap_may_have_to_rise(twin: Twin) -> None:
     assert shelf.drain() == sorted(records, key=lambda record: float(record.deadline))
 
 
+def test_a_new_entry_rises_along_its_own_branch(twin: Twin) -> None:
+    shelf = Shelf(twin)
+    first, *others = shelf.armed(1.0, 5.0, 2.0, 6.0, 7.0, 3.0)
+    shelf.heap.disarm(first)
+    others += shelf.armed(4.0)
+    assert shelf.drain() == sorted(others, key=lambda record: float(record.deadline))
+
+
 STEPS = st.lists(
     st.tuples(st.sampled_from(['new', 'lend', 'return', 'disarm', 'nearest']), st.integers(0, 50), st.integers(0, 12)),
     max_size=120,
