@@ -80,6 +80,18 @@ def test_a_context_manager_serves_one_block_at_a_time(make_pool: MakePool, manag
         assert again is conn
 
 
+def test_a_context_manager_that_could_not_be_entered_can_be_entered_later(
+    make_pool: MakePool, manager: Manager
+) -> None:  # fmt: skip
+    pool = make_pool(manager, max_size=1)
+    context = pool.connection('a', timeout=0)
+    with pool.connection('a') as conn:
+        with pytest.raises(ConnectionPoolTimeoutError):
+            context.__enter__()
+    with context as again:
+        assert again is conn
+
+
 def test_endpoints_have_connections_of_their_own(make_pool: MakePool, manager: Manager) -> None:
     pool = make_pool(manager)
     for endpoint in ('a', ('host', 5432), 7, None, frozenset({1})):
