@@ -34,7 +34,7 @@ THREADS = [
         'finalizers', 'slots_in_hand', 'interrupts', 'workers', 'collector', 'configuration',
         'waiting',
     )),
-    'process/test_fork_threads.py', 'process/test_fork_in_operations.py', 'core/test_twins.py',
+    'core/test_halfway.py', 'process/test_fork_threads.py', 'process/test_fork_in_operations.py', 'core/test_twins.py',
 ]  # fmt: skip
 TASKS = [
     *(f'pool/asyncio/test_{name}.py' for name in (
