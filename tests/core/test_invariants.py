@@ -355,6 +355,7 @@ BROKEN = [
     ('quiet', tie_wrongly, 'out of order'),
     ('quiet', lambda scene: setattr(scene.entries()[1][2], 'heap_index', 0), 'its entry is elsewhere'),
     ('quiet', lambda scene: setattr(scene.entries()[0][2], 'heap_index', -1), 'its entry is elsewhere'),
+    ('quiet', lambda scene: setattr(scene.entries()[0][2], 'heap_index', 1), 'its entry is elsewhere'),
     ('quiet', lambda scene: too_late(scene, 1.0, 0), 'is too late'),
     ('quiet', lambda scene: too_late(scene, 0.0, 1), 'is too late'),
     ('quiet', intruder, 'by mistake'),

@@ -34,14 +34,15 @@ THREADS = [
         'finalizers', 'slots_in_hand', 'interrupts', 'workers', 'collector', 'configuration',
         'waiting',
     )),
-    'core/test_halfway.py', 'process/test_fork_threads.py', 'process/test_fork_in_operations.py', 'core/test_twins.py',
+    'core/test_halfway.py', 'fuzz/test_managers.py', 'process/test_fork_threads.py',
+    'process/test_fork_in_operations.py', 'core/test_twins.py',
 ]  # fmt: skip
 TASKS = [
     *(f'pool/asyncio/test_{name}.py' for name in (
         'acquire_and_release', 'hook_errors', 'misuse', 'awaitables', 'event_loops', 'garbage_collection', 'close',
         'core_and_extras', 'timeouts', 'collector',
     )),
-    'process/test_fork_asyncio.py', 'core/test_twins.py',
+    'fuzz/test_managers.py', 'process/test_fork_asyncio.py', 'core/test_twins.py',
 ]  # fmt: skip
 SHARED = ['pool/test_threading_shared_lock.py', 'pool/test_asyncio_shared_lock.py']
 WIDE = ['core', 'pool', 'stress/test_core_threads.py']
