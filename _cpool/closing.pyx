@@ -25,7 +25,7 @@ cdef class Closing(Store):
         cdef ticket_t *ticket
         cdef size_t i
         hold_all(self.s.stripes)
-        self.s.closed = True
+        store_int(&self.s.closed, True)
         for i in range(<size_t>1 << self.s.endpoints.bits if self.s.endpoints.buckets != NULL else 0):
             endpoint = self.s.endpoints.buckets[i]
             while endpoint != NULL:

@@ -16,7 +16,7 @@ cdef struct state_t:
     double max_lifetime
     Py_ssize_t total       # slots in use, of all endpoints
     Py_ssize_t records     # connections that are not gone
-    bint closed
+    int closed
     bint forced            # connections were disposed of while acquired: their release is nobody's error
     endpoint_table_t endpoints
     heap_t heap
