@@ -417,6 +417,8 @@ class World:
         self.manager.trouble = 0
         while self._lay_ghost():
             pass
+        # maybe nobody has come so far as to use the pool in this loop: what the last one has left undone waits for that
+        self.pool._settle_in(self.loop)
         for future in self.manager.hanging:
             set_result(future)
         self._release_the_lost()
