@@ -230,16 +230,21 @@ class World:
         self.loop.call_soon_threadsafe(self._release, conn)
 
     def _release(self, conn: Connection) -> None:
-        task = self.loop.create_task(self._begin_to_release(conn))
+        waiting = [conn]
+        task = self.loop.create_task(self._begin_to_release(waiting))
         self.helpers.append(task)
-        task.add_done_callback(self._helper_ended)
+        task.add_done_callback(lambda task: self._helper_ended(task, waiting))
 
-    async def _begin_to_release(self, conn: Connection) -> None:
+    async def _begin_to_release(self, waiting: List[Connection]) -> None:
+        conn = waiting.pop()
         self.releasing.remove(conn)
         await self.pool.release(conn, conn.endpoint)
 
-    def _helper_ended(self, task: 'asyncio.Task[Any]') -> None:
+    def _helper_ended(self, task: 'asyncio.Task[Any]', waiting: List[Connection]) -> None:
         self.helpers.remove(task)
+        for conn in waiting:  # it was cancelled before it had begun, and somebody may wait for the connection
+            self.releasing.remove(conn)
+            self.release_elsewhere(conn)
         self._judge_end(task)
 
     def release_in_thread(self, conn: Connection) -> None:
