@@ -99,8 +99,8 @@ cdef class Store:
 
     @property
     def closed(self):
-        """Whether closing has begun. Without the lock: a forked child asks, too, in which a thread that it does not have
-        may hold it for ever."""
+        """Whether closing has begun."""
+        # without the lock: a forked child asks, too, in which a thread that it does not have may hold it for ever
         return load_int(&self.s.closed) != 0
 
     @property

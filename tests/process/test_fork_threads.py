@@ -404,3 +404,24 @@ def test_forks_at_random_instants_of_busy_threads(make_manager: Callable[[], Any
     for thread in threads:
         result(thread)
     finish(pool)
+
+
+def test_a_child_waits_for_no_lock_that_a_thread_of_its_parent_holds() -> None:
+    """HAZARD 38. Without a GIL the core's lock has pieces: while it waits for the next one, a thread holds the others."""
+    pool: Any = used(ConnectionPool(Manager()), 'a', 'b')
+    core = pool._core
+    stop = threading.Event()
+
+    def take_all_pieces() -> None:
+        while not stop.is_set():
+            core.check_invariants()
+
+    threads = [start(take_all_pieces) for _ in range(8)]
+    try:
+        for _ in range(20):
+            assert in_child(lambda: works(pool))
+    finally:
+        stop.set()
+    for thread in threads:
+        result(thread)
+    finish(pool)

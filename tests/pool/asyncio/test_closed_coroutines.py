@@ -1,7 +1,7 @@
 """Coroutines that are closed, as the garbage collector does, while a hook makes something else of their GeneratorExit."""
 
 import asyncio
-from typing import Any, Callable, List
+from typing import Any, List, Type
 
 import pytest
 from support.tasks import GENEROUS, Manager, OpenPool, passes, until
@@ -15,7 +15,7 @@ async def wait_for_ever() -> None:
 
 @each_error
 async def test_an_outer_block_awaits_nothing_though_a_hook_of_the_inner_one_has_raised(
-    open_pool: OpenPool, error: Callable[[], BaseException]
+    open_pool: OpenPool, error: Type[BaseException]
 ) -> None:
     """Hazards 9 and 11. Otherwise the coroutine would be said to ignore GeneratorExit, and go on for ever."""
 
@@ -38,7 +38,7 @@ async def test_an_outer_block_awaits_nothing_though_a_hook_of_the_inner_one_has_
         pass  # so that both are idle
     coro = nested()
     coro.send(None)
-    with pytest.raises(error):  # type: ignore[call-overload]
+    with pytest.raises(error):
         coro.close()
     await until(lambda: pool.get_size() == 0)
     assert len(held) == 2 and set(manager.disposed) == set(held)
@@ -47,7 +47,7 @@ async def test_an_outer_block_awaits_nothing_though_a_hook_of_the_inner_one_has_
 @each_error
 @pytest.mark.parametrize('hook', ['create', 'check_aliveness', 'on_acquire'])
 async def test_an_acquire_awaits_nothing_though_its_hook_has_raised(
-    open_pool: OpenPool, error: Callable[[], BaseException], hook: str
+    open_pool: OpenPool, error: Type[BaseException], hook: str
 ) -> None:
     """Hazards 9 and 11."""
     stuck: List[bool] = []
@@ -69,7 +69,7 @@ async def test_an_acquire_awaits_nothing_though_its_hook_has_raised(
     stuck.append(True)
     coro = pool.acquire('a')
     coro.send(None)
-    with pytest.raises(error):  # type: ignore[call-overload]
+    with pytest.raises(error):
         coro.close()
     stuck.clear()
     async with pool.connection('a', timeout=GENEROUS):
